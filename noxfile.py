@@ -1,0 +1,76 @@
+"""Every check, each in an environment of its own: `nox -l` lists them, `nox -s lint types` runs two.
+
+What follows `--` goes to pytest: `nox -s tests-3.12 -- -k trio`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+# A Python that is not there is a check that did not run; --no-error-on-missing-interpreters skips it.
+nox.options.error_on_missing_interpreters = True
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+# Exact, because a new release of either may find new faults in unchanged code.
+RUFF = "ruff==0.17.5"
+PYRIGHT = "pyright[nodejs]==1.1.414"
+
+RUNTIME_EXTRAS = ("trio", "httpx", "cli")
+
+
+def lower_bounds(pyproject: Path) -> Iterator[str]:
+    """`name==version` for the oldest version that pyproject promises to work with."""
+    project = tomllib.loads(pyproject.read_text())["project"]
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *(line for extra in RUNTIME_EXTRAS for line in extras[extra])]:
+        requirement = Requirement(line)
+        bounds = [spec.version for spec in requirement.specifier if spec.operator in {">=", "~=", "=="}]
+        if len(bounds) != 1:
+            raise ValueError(f"{line!r} in {pyproject} needs exactly one lower bound")
+        yield f"{requirement.name}=={bounds[0]}"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, as linter and as formatter."""
+    session.install(RUFF)
+    session.run("ruff", "check", *(session.posargs or ["."]))
+    session.run("ruff", "format", "--check", *(session.posargs or ["."]))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """pyright in strict mode over what pyproject includes."""
+    session.install("-e", ".[test]", PYRIGHT)
+    session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests. Each runs on asyncio and on trio."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """All tests with the oldest direct dependencies that pyproject allows."""
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(lower_bounds(Path("pyproject.toml"))) + "\n")
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What a call costs, beside the other clients. Prints a table."""
+    session.install("-e", ".[bench]")
+    session.run("python", "benchmarks/call_cost.py", *session.posargs)
