@@ -1,0 +1,150 @@
+"""The frozen settings a client is made of. Values only: nothing here opens, waits or remembers.
+
+Durations are seconds, as floats. `None` and `math.inf` mean "no limit"; `0` means zero, never
+"disabled".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+DEFAULT_CONNECT_SECONDS: Final = 30.0
+DEFAULT_CALL_SECONDS: Final = 300.0
+DEFAULT_TOTAL_SECONDS: Final = 3600.0
+DEFAULT_CLOSE_SECONDS: Final = 5.0
+DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+
+def duration(name: str, value: float | None) -> float:
+    """`value` as seconds, with None read as unlimited.
+
+    Raises `TypeError` for anything but a number and `ValueError` for one that is negative or not a
+    number at all, both naming `name`.
+    """
+    if value is None:
+        return math.inf
+    # bool is an int, and timeout=True is a mistake that would otherwise mean one second
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be seconds as a number, or None, not {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} must not be negative, not {value!r}")
+    return float(value)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each phase may take, in seconds.
+
+    * `connect`: from entering the client to a session that answers (TCP, process start, negotiation).
+    * `call`: one public call, all included: queueing, writing, waiting, retries and handlers. Progress
+      extends it. A `timeout=` given to the call replaces it, and progress does not extend that one.
+    * `total`: the bound that no amount of progress extends, for calls without a `timeout=` of their own.
+    * `close`: saying goodbye to the server. What is not done by then is abandoned, never waited for.
+    """
+
+    connect: float | None = DEFAULT_CONNECT_SECONDS
+    call: float | None = DEFAULT_CALL_SECONDS
+    total: float | None = DEFAULT_TOTAL_SECONDS
+    close: float | None = DEFAULT_CLOSE_SECONDS
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "call", "total", "close"):
+            object.__setattr__(self, name, duration(f"Timeouts.{name}", getattr(self, name)))
+        if math.isinf(self.close or 0.0):
+            raise ValueError("Timeouts.close must be finite: a goodbye without a bound is a hang")
+
+    @property
+    def connect_seconds(self) -> float:
+        return duration("connect", self.connect)
+
+    @property
+    def call_seconds(self) -> float:
+        return duration("call", self.call)
+
+    @property
+    def total_seconds(self) -> float:
+        return duration("total", self.total)
+
+    @property
+    def close_seconds(self) -> float:
+        return duration("close", self.close)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """When to ask whether the peer is alive, while calls are in flight and the wire is quiet.
+
+    After `interval` seconds without any traffic the peer is asked (`ping`, or `server/discover` in
+    the modern era); after `timeout` more seconds without any traffic the session is lost (`silent`).
+    """
+
+    interval: float = 15.0
+    timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "timeout"):
+            value = duration(f"Heartbeat.{name}", getattr(self, name))
+            if not value or math.isinf(value):
+                raise ValueError(f"Heartbeat.{name} must be positive and finite, not {value!r}")
+            object.__setattr__(self, name, value)
+
+
+DEFAULT_HEARTBEAT: Final = Heartbeat()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """How a dead session is replaced by the next call that needs one.
+
+    `max_attempts` counts *consecutive* failures to connect, over all calls, and is reset by success.
+    Before the second and later attempts the call waits `backoff` seconds, doubled each time up to 30,
+    plus up to `jitter` times that at random; the call's own deadline covers the wait.
+    """
+
+    max_attempts: int = 5
+    backoff: float = 0.1
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int):
+            raise TypeError(f"Restart.max_attempts must be an int, not {self.max_attempts!r}")
+        if self.max_attempts < 1:
+            raise ValueError("Restart.max_attempts must be at least 1; restart=None turns it off")
+        for name in ("backoff", "jitter"):
+            value = duration(f"Restart.{name}", getattr(self, name))
+            if math.isinf(value):
+                raise ValueError(f"Restart.{name} must be finite")
+            object.__setattr__(self, name, value)
+
+    def delay(self, failures: int, chance: float) -> float:
+        """Seconds to wait after `failures` consecutive failures; `chance` is drawn from [0, 1)."""
+        if failures < 1:
+            return 0.0
+        # The exponent is capped before the power, so that a large count cannot overflow.
+        return min(self.backoff * 2.0 ** min(failures - 1, 20), 30.0) * (1.0 + self.jitter * chance)
+
+
+DEFAULT_RESTART: Final = Restart()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the peer may cost us.
+
+    `max_message_bytes` bounds one message from the server, in either framing. A larger answer fails
+    its call with `RequestFailedError(reason="oversized")` and the session lives on.
+    """
+
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_message_bytes, bool) or not isinstance(self.max_message_bytes, int):
+            raise TypeError(f"Limits.max_message_bytes must be an int, not {self.max_message_bytes!r}")
+        if self.max_message_bytes < 1:
+            raise ValueError("Limits.max_message_bytes must be positive")

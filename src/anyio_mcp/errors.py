@@ -1,0 +1,180 @@
+"""Every exception this library raises of its own, and how one failure becomes one exception per waiter.
+
+Knows nothing of sessions, transports or tasks: an error here is data (attributes, not only text) and
+survives pickling. Two exceptions of others pass through the library unchanged and are therefore not
+here: `mcp.MCPError`, the server's JSON-RPC error, and `httpx2.HTTPStatusError`, an HTTP status.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any, Literal
+
+from mcp import MCPError
+
+if TYPE_CHECKING:
+    from anyio_mcp.results import CallToolResult
+
+LossReason = Literal["eof", "exited", "expired", "silent", "closed", "violation"]
+FaultReason = Literal["transport", "violation", "oversized", "redirect"]
+Phase = Literal["connect", "call", "close"]
+
+
+class MCPClientError(Exception):
+    """Base of every error this library raises of its own.
+
+    `cause` is the exception underneath, if there was one; it is also the `__cause__` of the
+    exception when it is raised.
+    """
+
+    cause: BaseException | None
+
+    def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default rebuilds an exception from its positional arguments only and drops both the
+        # keyword attributes and the cause.
+        state = dict(self.__dict__)
+        state["cause"] = _picklable(self.cause)
+        return _restore, (type(self), self.args, state)
+
+
+class NotConnectedError(MCPClientError, RuntimeError):
+    """The client was used outside a context, or its task group is closed or cancelled."""
+
+
+class ConnectError(MCPClientError, RuntimeError):
+    """A session could not be established.
+
+    For a child process, `exit_code` (negative: the signal that ended it) and `stderr_tail` (its last
+    lines) say what it left behind; both are empty for other transports.
+    """
+
+    exit_code: int | None
+    stderr_tail: tuple[str, ...]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: BaseException | None = None,
+        exit_code: int | None = None,
+        stderr_tail: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, cause=cause)
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+
+class SessionLostError(MCPClientError, RuntimeError):
+    """The session ended while this call needed it.
+
+    `reason` is one of: `eof` (the peer ended the stream), `exited` (the child process is gone),
+    `expired` (the server forgot the session), `silent` (a dead peer), `closed` (closed on this
+    side), `violation` (the peer broke the protocol beyond repair). `exit_code` and `stderr_tail` are
+    set for child processes. `refused` says that the server turned this very request away without
+    looking at it, so that sending it again, in a new session, cannot do anything twice.
+    """
+
+    reason: LossReason
+    refused: bool
+    exit_code: int | None
+    stderr_tail: tuple[str, ...]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: LossReason,
+        refused: bool = False,
+        cause: BaseException | None = None,
+        exit_code: int | None = None,
+        stderr_tail: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, cause=cause)
+        self.reason = reason
+        self.refused = refused
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+
+class DeadlineExceededError(MCPClientError, TimeoutError):
+    """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was."""
+
+    phase: Phase
+    seconds: float
+
+    def __init__(
+        self, message: str, *, phase: Phase, seconds: float, cause: BaseException | None = None
+    ) -> None:
+        super().__init__(message, cause=cause)
+        self.phase = phase
+        self.seconds = seconds
+
+
+class RequestFailedError(MCPClientError):
+    """This one request failed; the session lives on.
+
+    `reason` is one of: `transport` (refused, reset, cut off; see `cause`), `violation` (the answer
+    was not a JSON-RPC answer to this request), `oversized` (the answer exceeded
+    `Limits.max_message_bytes`), `redirect` (a redirect that must not be followed).
+    """
+
+    reason: FaultReason
+
+    def __init__(self, message: str, *, reason: FaultReason, cause: BaseException | None = None) -> None:
+        super().__init__(message, cause=cause)
+        self.reason = reason
+
+
+class ToolError(MCPClientError):
+    """The tool ran and answered `isError`; `result` is its whole answer."""
+
+    result: CallToolResult[Any]
+
+    def __init__(self, message: str, *, result: CallToolResult[Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def fresh(error: BaseException) -> BaseException:
+    """A new exception equal to `error`, for one more waiter to raise.
+
+    Raising one exception object in several tasks makes them share one traceback and one context, so
+    each task would report the others' frames.
+    """
+    if isinstance(error, MCPClientError):
+        clone: BaseException = _restore(type(error), error.args, error.__dict__)
+    elif isinstance(error, MCPError):
+        clone = MCPError(error.code, error.message, error.data)
+    else:
+        # Not copy.copy: rebuilding through __init__ fails for exceptions with keyword-only
+        # arguments, such as httpx2.HTTPStatusError.
+        clone = type(error).__new__(type(error), *error.args)
+        clone.args = error.args
+        clone.__dict__.update(copy.copy(error.__dict__))
+    clone.__cause__ = error.__cause__
+    return clone
+
+
+def _restore(cls: type[MCPClientError], args: tuple[Any, ...], state: dict[str, Any]) -> MCPClientError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    error.__cause__ = error.cause
+    return error
+
+
+def _picklable(cause: BaseException | None) -> BaseException | None:
+    """`cause` itself if it survives a round trip, else a stand-in that still says what it was."""
+    if cause is None:
+        return None
+    try:
+        pickle.loads(pickle.dumps(cause))
+    except Exception:  # whatever a foreign exception's reduce raises
+        return RuntimeError(f"{type(cause).__qualname__}: {cause}")
+    return cause

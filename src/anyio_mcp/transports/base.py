@@ -1,0 +1,164 @@
+"""The seam between the session actor and a transport.
+
+A transport is configuration; `connect()` makes one connection of it, and a connection moves JSON-RPC
+messages. It does not correlate, does not time calls out, and does not decide when a session ends: it
+reports what happened, in order, and the session decides.
+
+The contract, kept by one test suite over every implementation:
+
+* `connect()` enters only when messages can be sent. Whatever stops it is raised as it is, or as a
+  `ConnectError` that carries more (a child's exit code). Leaving it is bounded by `Timeouts.close`,
+  also under cancellation, and leaves no task, socket or child process behind.
+* `incoming` yields what arrives, in order. A connection that is lost yields `ConnectionLost` once,
+  as its last item; every request whose exchange ended without an answer yields a `RequestFault`.
+* `send()` takes a message over, in the order of the calls. It may wait (a full pipe), and only one
+  task calls it at a time.
+* Nothing is raised into a task of the session: a failure of one message is a `RequestFault` (or the
+  error given to the message's `receipt`), a failure of the connection is `ConnectionLost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from anyio.abc import ObjectReceiveStream
+from mcp.types import (
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from anyio_mcp.config import Limits, Timeouts
+from anyio_mcp.errors import SessionLostError
+
+INBOX_SIZE = 256
+"""Items an inbox holds. When it is full the transport stops reading, so the peer is slowed down."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outgoing:
+    """One message for the peer."""
+
+    message: JSONRPCMessage
+    headers: Mapping[str, str] | None = None
+    """HTTP headers of this message; transports without headers ignore them."""
+    receipt: Callable[[Exception | None], None] | None = None
+    """Called exactly once for a notification or an answer: None when delivered, else why not."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestFault:
+    """The exchange of one request ended without an answer; the connection lives."""
+
+    request_id: RequestId
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Violation:
+    """Something arrived that is no JSON-RPC message. Counted; nobody's call fails for it."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConnectionLost:
+    """The connection is gone, and why. Always the last item."""
+
+    error: SessionLostError
+
+
+Incoming: TypeAlias = (
+    JSONRPCRequest
+    | JSONRPCNotification
+    | JSONRPCResponse
+    | JSONRPCError
+    | RequestFault
+    | Violation
+    | ConnectionLost
+)
+
+
+class Connection(Protocol):
+    """One live connection, used by one session."""
+
+    @property
+    def incoming(self) -> ObjectReceiveStream[Incoming]:
+        """What the peer sent, and what became of the requests sent to it."""
+        ...
+
+    @property
+    def last_traffic(self) -> float:
+        """`anyio.current_time()` of the last bytes that came from the peer."""
+        ...
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Take one message over. Returns when the next one may be sent."""
+        ...
+
+    def abandon(self, request_id: RequestId) -> bool:
+        """Nobody waits for this request any more: free what it holds, at once.
+
+        Returns whether that alone tells the peer. If not, the session sends
+        `notifications/cancelled`.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """A way to reach one server. Immutable; each `connect()` is a new, independent connection."""
+
+    @property
+    def kind(self) -> Literal["tcp", "pipe", "memory"]:
+        """`network.transport` of the OpenTelemetry conventions."""
+        ...
+
+    @property
+    def describe(self) -> str:
+        """The server in a few words for errors and logs, without secrets."""
+        ...
+
+    def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
+        """A context manager for one connection. The caller bounds the time it takes to enter."""
+        ...
+
+
+def parse_message(
+    data: bytes | bytearray | str,
+) -> JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError:
+    """One JSON-RPC message from its JSON text.
+
+    Raises `ValueError` with a short reason for anything else: invalid JSON or UTF-8, a batch, no
+    `jsonrpc: "2.0"`, neither method nor result nor error. The size of the input is the caller's to
+    bound; nesting is bounded by the parser.
+    """
+    value = from_json(data)
+    if not isinstance(value, dict):
+        kind = "a batch" if isinstance(value, list) else f"a bare {type(value).__name__}"
+        raise ValueError(f"{kind} is not a JSON-RPC message")
+    message = cast("dict[str, Any]", value)
+    model: type[JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError]
+    if "method" in message:
+        model = JSONRPCRequest if "id" in message else JSONRPCNotification
+    elif "error" in message:
+        if "result" in message:
+            raise ValueError("a JSON-RPC answer with both result and error")
+        model = JSONRPCError
+    elif "result" in message:
+        model = JSONRPCResponse
+    else:
+        raise ValueError("a JSON object with neither method, result nor error")
+    try:
+        return model.model_validate(message, by_name=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"not a JSON-RPC message: {where}: {first['msg']}") from None
