@@ -1,0 +1,291 @@
+"""The session: one task in a task group somebody else owns, from connecting to the last goodbye.
+
+It puts the parts together (connection, dispatcher, the SDK's typed layer, negotiation, heartbeat),
+decides once why the session ended, and lets everybody know before it says goodbye to the server. It
+does not know who holds the session or whether there will be another one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import cast, final
+
+import anyio
+import anyio.abc
+from mcp import MCPError
+
+from anyio_mcp._session.dispatcher import SessionDispatcher
+from anyio_mcp._session.lifecycle import Lifecycle, SessionState
+from anyio_mcp._session.negotiation import negotiate
+from anyio_mcp._session.typed import TypedSession
+from anyio_mcp._session.watchdog import (
+    CallDeadline,
+    SessionFailure,
+    deadline_exceeded,
+    guard,
+    watch_for_silence,
+)
+from anyio_mcp.config import Heartbeat, Limits, Timeouts
+from anyio_mcp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    MCPClientError,
+    NotConnectedError,
+    SessionLostError,
+)
+from anyio_mcp.telemetry import record_session
+from anyio_mcp.transports.base import Transport
+
+logger = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """What one session is made of."""
+
+    name: str
+    transport: Transport
+    mode: str
+    timeouts: Timeouts
+    limits: Limits
+    heartbeat: Heartbeat | None
+    auto_initialize: bool
+    typed_layer: Callable[[SessionDispatcher, SessionFailure], TypedSession]
+    """Builds the SDK's typed layer, with the user's callbacks, on a dispatcher."""
+
+
+@final
+class SessionActor:
+    """One session. Run it once; a new connection is a new actor."""
+
+    def __init__(self, settings: SessionSettings, *, on_state: Callable[[SessionState], None]) -> None:
+        self._settings = settings
+        self._lifecycle = Lifecycle()
+        self._on_state = on_state
+        self._failure = SessionFailure()
+        self._ready = anyio.Event()
+        self._closed = anyio.Event()
+        self._ready_at = 0.0
+        self._session: TypedSession | None = None
+        self._dispatcher: SessionDispatcher | None = None
+
+    @property
+    def state(self) -> SessionState:
+        return self._lifecycle.state
+
+    @property
+    def failure(self) -> SessionFailure:
+        """Fires when no call can succeed any more."""
+        return self._failure
+
+    @property
+    def is_over(self) -> bool:
+        return self._failure.error is not None
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready.is_set() and not self.is_over
+
+    @property
+    def session(self) -> TypedSession:
+        """The SDK's session, once ready. Raises why not otherwise."""
+        self._failure.check()
+        if self._session is None or not self._ready.is_set():
+            raise NotConnectedError(f"the session {self._settings.name!r} is not connected yet")
+        return self._session
+
+    @property
+    def dispatcher(self) -> SessionDispatcher | None:
+        return self._dispatcher
+
+    async def wait_ready(self, deadline: CallDeadline) -> TypedSession:
+        """Wait until requests succeed.
+
+        Raises what stopped the session from connecting, or `DeadlineExceededError` (phase `call`) when
+        the caller's own deadline passes first. Cancelling the wait leaves the session alone.
+        """
+        if not self._ready.is_set():
+            with guard(self._failure, deadline, what="waiting for the session"):
+                await self._ready.wait()
+        return self.session
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the session is left. Bounded by the close deadline."""
+        await self._closed.wait()
+
+    def close(self, error: Exception | None = None) -> None:
+        """End the session now, for everybody; the goodbye to the server follows in its own task."""
+        if self._failure.fire(error or SessionLostError("the client was closed", reason="closed")):
+            self._enter(SessionState.CLOSING)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Live from connecting to goodbye.
+
+        Returns normally however the session ends: why is in `failure`. Only cancellation and a bug in
+        this library leave as exceptions.
+        """
+        try:
+            if not self.is_over:
+                self._enter(SessionState.CONNECTING)
+                await self._live(task_status)
+        except anyio.get_cancelled_exc_class():
+            self._end(self._cancelled())
+            raise
+        except BaseException as error:
+            # A bug in this library, or a KeyboardInterrupt: never swallowed, and everybody is told.
+            self._end(SessionLostError(f"the session broke: {error!r}", reason="closed", cause=error))
+            raise
+        finally:
+            if self._dispatcher is not None:
+                self._dispatcher.close()
+            self._enter(SessionState.CLOSED)
+            self._closed.set()
+
+    async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
+        settings = self._settings
+        seconds = settings.timeouts.connect_seconds
+        # One scope bounds connecting, and lets a close() in the meantime take effect at once. When
+        # the session is ready its deadline is lifted and nothing cancels it any more, so that leaving
+        # the contexts below is a goodbye, not an abort.
+        connecting = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        self._failure.attach(connecting)
+        try:
+            with connecting:
+                async with AsyncExitStack() as stack:
+                    try:
+                        connection = await stack.enter_async_context(
+                            settings.transport.connect(timeouts=settings.timeouts, limits=settings.limits)
+                        )
+                    except Exception as error:
+                        self._end(self._connect_error(error))
+                        return
+                    self._dispatcher = SessionDispatcher(
+                        connection, failure=self._failure, end=self._end, timeouts=settings.timeouts
+                    )
+                    session = await stack.enter_async_context(
+                        settings.typed_layer(self._dispatcher, self._failure)
+                    )
+                    try:
+                        await self._serve(session, connecting, task_status)
+                    except anyio.get_cancelled_exc_class():
+                        # Settled here, before the goodbyes that leaving the stack says.
+                        self._end(self._too_slow() if connecting.cancel_called else self._cancelled())
+                        raise
+                    except Exception as error:
+                        self._end(self._connect_error(error))
+        finally:
+            self._failure.detach(connecting)
+        if connecting.cancelled_caught:
+            self._end(self._too_slow())
+
+    async def _serve(
+        self,
+        session: TypedSession,
+        connecting: anyio.CancelScope,
+        task_status: anyio.abc.TaskStatus[None],
+    ) -> None:
+        settings = self._settings
+        self._session = session
+        if settings.auto_initialize:
+            await negotiate(session, settings.mode, seconds=settings.timeouts.connect_seconds)
+        connecting.deadline = float("inf")
+        self._failure.detach(connecting)
+        if self.is_over:
+            return
+        self._enter(SessionState.READY)
+        self._ready.set()
+        task_status.started()
+        if settings.heartbeat is None or self._dispatcher is None:
+            await self._failure.wait()
+        else:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._beat, settings.heartbeat, self._dispatcher, name="anyio_mcp heartbeat")
+                await self._failure.wait()
+                tg.cancel_scope.cancel()
+
+    async def _beat(self, heartbeat: Heartbeat, dispatcher: SessionDispatcher) -> None:
+        silence = await watch_for_silence(heartbeat, quiet_since=dispatcher.quiet_since, ask=self._ask)
+        self._end(SessionLostError(f"the server has been silent for {silence:g} seconds", reason="silent"))
+
+    async def _ask(self, seconds: float) -> None:
+        """Ask the server for a sign of life. Any answer is one, so what it says is ignored."""
+        if self._session is None or self._dispatcher is None:
+            return
+        method = "ping" if self._session.discover_result is None else "server/discover"
+        try:
+            if method == "ping":
+                await self._dispatcher.send_raw_request("ping", None, {"timeout": seconds})
+            else:
+                await self._session.send_discover(self._session.protocol_version or "")
+        except Exception as error:  # the server's or the transport's word: silence is judged by bytes
+            logger.debug("%s failed: %s", method, error)
+
+    def _connect_error(self, error: Exception) -> Exception:
+        """What stopped the session from connecting, as its users meet it."""
+        describe = self._settings.transport.describe
+        if isinstance(error, ExceptionGroup):
+            # Contexts of SDK-style transports wrap what they raise; users never meet a group.
+            return self._connect_error(_first(cast("ExceptionGroup[Exception]", error)))
+        if isinstance(error, SessionLostError):
+            return ConnectError(
+                f"could not connect to {describe}: {error}",
+                cause=error,
+                exit_code=error.exit_code,
+                stderr_tail=error.stderr_tail,
+            )
+        if isinstance(error, MCPError | ConnectError | DeadlineExceededError) or _is_status(error):
+            return error
+        text = str(error) or type(error).__name__
+        return ConnectError(f"could not connect to {describe}: {text}", cause=error)
+
+    def _too_slow(self) -> DeadlineExceededError:
+        settings = self._settings
+        seconds = settings.timeouts.connect_seconds
+        what = f"connecting to {settings.transport.describe}"
+        return deadline_exceeded(what, seconds=seconds, phase="connect")
+
+    def _cancelled(self) -> MCPClientError:
+        text = "the task group of the session was cancelled"
+        return SessionLostError(text, reason="closed") if self._ready.is_set() else NotConnectedError(text)
+
+    def _end(self, error: Exception) -> None:
+        """Settle why the session is over, unless that is settled already."""
+        if isinstance(error, SessionLostError) and not self._ready.is_set():
+            error = self._connect_error(error)
+        if self._failure.fire(error):
+            self._enter(SessionState.CLOSING)
+
+    def _enter(self, state: SessionState) -> None:
+        if state is SessionState.CLOSED and self._lifecycle.state is not SessionState.CLOSING:
+            self._enter(SessionState.CLOSING)
+        if state is SessionState.READY:
+            self._ready_at = anyio.current_time()
+        elif state is SessionState.CLOSING and self._ready.is_set():
+            self._record()
+        self._lifecycle.advance(state)
+        self._on_state(state)
+
+    def _record(self) -> None:
+        error = self._failure.error
+        ordinary = isinstance(error, SessionLostError) and error.reason == "closed"
+        record_session(
+            anyio.current_time() - self._ready_at,
+            network=self._settings.transport.kind,
+            protocol_version=None if self._session is None else self._session.protocol_version,
+            error=None if ordinary else type(error).__qualname__,
+        )
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The first error inside nested groups: what a user can act on."""
+    first = group.exceptions[0]
+    return _first(cast("ExceptionGroup[Exception]", first)) if isinstance(first, ExceptionGroup) else first
+
+
+def _is_status(error: Exception) -> bool:
+    """Whether it is an `HTTPStatusError`, of httpx2 or of the caller's classic httpx."""
+    return hasattr(error, "response") and hasattr(error, "request")

@@ -1,0 +1,100 @@
+"""The tools of one session, listed once for everybody who needs their schemas.
+
+A result that carries structured content is checked against the tool's output schema, and a modern
+server wants some arguments repeated in headers: both need the list. It is fetched when first needed,
+by the caller who needs it, and shared by all who need it meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, final
+
+import anyio
+from mcp import ClientSession, MCPError
+from mcp.types import PaginatedRequestParams, PaginatedResult, Tool
+
+from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
+from anyio_mcp.errors import RequestFailedError
+
+logger = logging.getLogger(__name__)
+
+MAX_PAGES: Final = 250
+"""Pages one listing may have."""
+
+_Page = TypeVar("_Page", bound=PaginatedResult)
+
+
+@final
+class ToolCatalog:
+    """What is known of one session's tools."""
+
+    def __init__(self, session: ClientSession, failure: SessionFailure) -> None:
+        self._session = session
+        self._failure = failure
+        self._tools: dict[str, Tool] | None = None
+        self._loading: anyio.Event | None = None
+
+    def learn(self, tools: list[Tool]) -> None:
+        """A complete listing was made anyway."""
+        self._tools = {tool.name: tool for tool in tools}
+
+    def forget(self) -> None:
+        """The server says its tools have changed; list again when next needed."""
+        self._tools = None
+
+    def known(self, name: str) -> Tool | None:
+        """The tool, if a listing has shown it."""
+        return None if self._tools is None else self._tools.get(name)
+
+    async def find(self, name: str, deadline: CallDeadline) -> Tool | None:
+        """The tool, from one listing shared by all who ask at the same time; None if unlisted.
+
+        Raises what stopped the listing. A server that refuses to list is not asked again.
+        """
+        while self._tools is None:
+            if self._loading is not None:
+                with guard(self._failure, deadline, what="waiting for the list of tools"):
+                    await self._loading.wait()
+                continue
+            loading = self._loading = anyio.Event()
+            try:
+                self.learn(await list_all_tools(self._session))
+            except MCPError as error:
+                logger.debug("the server does not list its tools: %s", error)
+                self.learn([])
+            finally:
+                # On every path, so that the next in line takes over when this caller was cancelled.
+                self._loading = None
+                loading.set()
+        return self._tools.get(name)
+
+
+async def list_all_tools(session: ClientSession, *, max_pages: int = MAX_PAGES) -> list[Tool]:
+    """Every page of `tools/list`, through the SDK's session, which keeps the header maps of tools."""
+    pages = await all_pages(lambda params: session.list_tools(params=params), max_pages=max_pages)
+    return [tool for page in pages for tool in page.tools]
+
+
+async def all_pages(
+    fetch: Callable[[PaginatedRequestParams | None], Awaitable[_Page]], *, max_pages: int = MAX_PAGES
+) -> list[_Page]:
+    """The pages of a listing, one request each.
+
+    Raises `RequestFailedError` (`violation`) when the server repeats a cursor or goes on past
+    `max_pages`: half a list that looks whole would be worse.
+    """
+    pages: list[_Page] = []
+    seen: set[str] = set()
+    cursor: str | None = None
+    while len(pages) < max_pages:
+        page = await fetch(None if cursor is None else PaginatedRequestParams(cursor=cursor))
+        pages.append(page)
+        cursor = page.next_cursor
+        if cursor is None:
+            return pages
+        if cursor in seen:
+            raise RequestFailedError("the server's listing repeats a cursor", reason="violation")
+        seen.add(cursor)
+    raise RequestFailedError(f"the server's listing has more than {max_pages} pages", reason="violation")

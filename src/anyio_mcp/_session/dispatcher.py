@@ -1,0 +1,352 @@
+"""The SDK's `Dispatcher`, on top of the session's outbox and the connection's inbox.
+
+The one place where a caller meets the session: each request waits here inside one cancel scope that
+carries both its deadline and the session's failure, so code that uses `client.session` directly is
+protected as well. It knows JSON-RPC, not MCP, apart from the two notifications JSON-RPC lacks:
+`cancelled` and `progress`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, cast, final
+
+import anyio
+import anyio.abc
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp import MCPError
+from mcp.shared.dispatcher import (
+    CallOptions,
+    Dispatcher,
+    OnNotify,
+    OnNotifyIntercept,
+    OnRequest,
+    ProgressFnT,
+)
+from mcp.shared.transport_context import TransportContext
+from mcp.types import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+
+from anyio_mcp._session.correlation import Correlation, PendingCall, Progress
+from anyio_mcp._session.inbound import Inbound, InboundCounters
+from anyio_mcp._session.receiver import Receiver, Violations
+from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
+from anyio_mcp.config import Timeouts
+from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.telemetry import inject_trace_context
+from anyio_mcp.transports.base import Connection, Outgoing
+
+logger = logging.getLogger(__name__)
+
+_LISTEN: Final = "subscriptions/listen"
+
+OUTBOX_SIZE: Final = 256
+"""Messages waiting for the transport. When it is full, callers wait, each within its own deadline."""
+
+INITIALIZED_PATIENCE: Final = 5.0
+"""Seconds to wait until `notifications/initialized` is delivered. A server that took it and never says
+so is served all the same."""
+
+
+@final
+class _Doorbell:
+    """Wakes one waiter, any number of times: each wait gets an event of its own, none is reset."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+@final
+class SessionDispatcher(Dispatcher[TransportContext]):
+    """Requests out, answers in, for the lifetime of one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        failure: SessionFailure,
+        end: Callable[[Exception], None],
+        timeouts: Timeouts,
+    ) -> None:
+        self._connection = connection
+        self._failure = failure
+        self._end = end
+        self._timeouts = timeouts
+        self._calls = Correlation()
+        self._busy_since = 0.0
+        self._outbox: MemoryObjectSendStream[tuple[Outgoing, PendingCall | None]]
+        self._outbox_reader: MemoryObjectReceiveStream[tuple[Outgoing, PendingCall | None]]
+        self._outbox, self._outbox_reader = anyio.create_memory_object_stream[
+            tuple[Outgoing, PendingCall | None]
+        ](OUTBOX_SIZE)
+        self.inbound_counters = InboundCounters()
+        self.violations = Violations()
+        self.unsent_cancellations = 0
+        """Courtesy notifications dropped because the outbox was full."""
+
+    @property
+    def calls(self) -> Correlation:
+        return self._calls
+
+    def quiet_since(self) -> float | None:
+        """When the last bytes came while calls wait for some; None while no call does."""
+        if not len(self._calls):
+            return None
+        return max(self._busy_since, self._connection.last_traffic)
+
+    # Callers' side
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        The deadline covers all of it, queueing and writing included: that of the public call this
+        belongs to, or `opts["timeout"]` seconds, or `Timeouts.call`, which every progress update
+        extends up to `Timeouts.total`.
+
+        Raises the server's `MCPError`, what the transport made of this request (`RequestFailedError`,
+        `HTTPStatusError`), `DeadlineExceededError`, or the reason the session is gone. A cancelled
+        caller returns at once; the server is told later, if the request had been written, and a late
+        answer is dropped.
+        """
+        if method == _LISTEN:
+            return await self._listen(params, opts or {})
+        return await self._send(method, params, opts or {}, self._deadline(opts or {}))
+
+    async def _listen(self, params: Mapping[str, Any] | None, opts: CallOptions) -> dict[str, Any]:
+        """A subscription's request is answered when the subscription ends, so no deadline applies.
+
+        The SDK's driver runs it in a task of the session and expects nothing but `MCPError` of it.
+        """
+        try:
+            return await self._send(_LISTEN, params, opts, CallDeadline(math.inf, math.inf))
+        except MCPError:
+            raise
+        except Exception as error:
+            raise MCPError(CONNECTION_CLOSED, str(error)) from error
+
+    async def _send(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions, deadline: CallDeadline
+    ) -> dict[str, Any]:
+        self._failure.check()
+        if deadline.remaining() <= 0:
+            raise deadline.exceeded(f"{method!r}")
+        bell = _Doorbell()
+        on_progress = opts.get("on_progress")
+        if not len(self._calls):
+            self._busy_since = anyio.current_time()
+        call = self._calls.open(
+            method, bell.ring, request_id=opts.get("request_id"), wants_progress=on_progress is not None
+        )
+        scope = anyio.CancelScope(deadline=deadline.expires)
+        self._failure.attach(scope)
+        try:
+            with scope:
+                await self._outbox.send((self._request(call, params, opts), call))
+                while not call.settled:
+                    await bell.wait()
+                    if call.progress is None or on_progress is None:
+                        continue
+                    # Run by the caller itself: in order, finished before the result is returned, and
+                    # a slow handler delays nobody else.
+                    while call.progress:
+                        deadline.extend()
+                        scope.deadline = deadline.expires
+                        await _report(on_progress, call.progress.popleft())
+        finally:
+            self._failure.detach(scope)
+            if self._calls.leave(call):
+                self._forsake(call, opts)
+        if call.error is not None:
+            raise call.error
+        if call.result is not None:
+            return call.result
+        self._failure.check()
+        raise deadline.exceeded(f"{method!r}")
+
+    def _deadline(self, opts: CallOptions) -> CallDeadline:
+        """The public call's deadline if there is one, cut by the request's own; else the defaults."""
+        seconds = opts.get("timeout")
+        ambient = current_deadline.get()
+        if ambient is None:
+            if seconds is None:
+                return CallDeadline(self._timeouts.call_seconds, self._timeouts.total_seconds)
+            return CallDeadline(seconds, seconds)
+        if seconds is None or anyio.current_time() + seconds >= ambient.expires:
+            return ambient
+        return CallDeadline(seconds, seconds)
+
+    async def notify(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> None:
+        """Send a notification and wait until it is delivered: written, or accepted by the server.
+
+        Bounded like a request. Raises what stopped it from being delivered.
+        """
+        self._failure.check()
+        opts = opts or {}
+        if method == "notifications/initialized":
+            await self._notify_initialized(params, opts)
+            return
+        deadline = self._deadline(opts)
+        with guard(self._failure, deadline, what=f"{method!r}"):
+            await self._deliver(
+                JSONRPCNotification(jsonrpc="2.0", method=method, params=_plain(params)), opts
+            )
+
+    async def deliver_answer(self, answer: JSONRPCResponse | JSONRPCError) -> None:
+        """Answer a request of the server. A failure to deliver it is logged: nobody here waits."""
+        try:
+            with guard(self._failure, self._deadline({}), what="an answer"):
+                await self._deliver(answer, {})
+        except Exception as error:  # the transport's, the deadline's or the session's word; all end here
+            logger.warning("an answer to the server was not delivered: %s", error)
+
+    def refuse(self, request_id: RequestId, why: str) -> None:
+        """Answer a request of the server with an error, unless the outbox is full: then not at all."""
+        error = JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=why))
+        with suppress(anyio.WouldBlock):
+            self._outbox.send_nowait((Outgoing(error, receipt=_log_refusal), None))
+
+    async def _notify_initialized(self, params: Mapping[str, Any] | None, opts: CallOptions) -> None:
+        message = JSONRPCNotification(
+            jsonrpc="2.0", method="notifications/initialized", params=_plain(params)
+        )
+        # The session's connect scope bounds this as a whole; the patience only says when to go on.
+        with anyio.move_on_after(INITIALIZED_PATIENCE) as patience:
+            try:
+                await self._deliver(message, opts)
+            except RequestFailedError as error:
+                # Lost on the way: no reason to refuse a server that answered `initialize`.
+                logger.warning("notifications/initialized was not delivered: %s", error)
+        if patience.cancelled_caught:
+            logger.warning(
+                "the server has not taken notifications/initialized within %g s; going on",
+                INITIALIZED_PATIENCE,
+            )
+
+    async def _deliver(
+        self, message: JSONRPCNotification | JSONRPCResponse | JSONRPCError, opts: CallOptions
+    ) -> None:
+        done = anyio.Event()
+        failure: list[Exception] = []
+
+        def receipt(error: Exception | None) -> None:
+            if error is not None:
+                failure.append(error)
+            done.set()
+
+        await self._outbox.send((Outgoing(message, opts.get("headers"), receipt), None))
+        await done.wait()
+        if failure:
+            raise failure[0]
+
+    def _request(self, call: PendingCall, params: Mapping[str, Any] | None, opts: CallOptions) -> Outgoing:
+        sent = _plain(params)
+        if call.progress is not None:
+            # The id doubles as the token: unique among requests in flight, as the spec demands.
+            sent = {**(sent or {}), "_meta": {**_meta_of(sent), "progressToken": call.request_id}}
+        sent = inject_trace_context(sent)
+        message = JSONRPCRequest(jsonrpc="2.0", id=call.request_id, method=call.method, params=sent)
+        return Outgoing(message, opts.get("headers"))
+
+    def _forsake(self, call: PendingCall, opts: CallOptions) -> None:
+        """The caller left before the answer: free the exchange now, have the server told later."""
+        told = self._connection.abandon(call.request_id)
+        if told or not opts.get("cancel_on_abandon", True) or self._failure.error is not None:
+            return
+        notification = JSONRPCNotification(
+            jsonrpc="2.0", method="notifications/cancelled", params={"requestId": call.request_id}
+        )
+        try:
+            # Not awaited: a cancelled task must return at once, the telling is the writer's work.
+            self._outbox.send_nowait((Outgoing(notification, receipt=_log_refusal), None))
+        except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self.unsent_cancellations += 1
+
+    # The session's side
+
+    async def run(
+        self,
+        on_request: OnRequest,
+        on_notify: OnNotify,
+        on_notify_intercept: OnNotifyIntercept | None = None,
+        *,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Move messages both ways until the connection is lost; then end the session."""
+        async with anyio.create_task_group() as tg:
+            inbound = Inbound(
+                self, tg, on_request=on_request, on_notify=on_notify, counters=self.inbound_counters
+            )
+            receiver = Receiver(
+                self._calls,
+                inbound,
+                intercept=on_notify_intercept,
+                violations=self.violations,
+                end=self._end,
+            )
+            try:
+                tg.start_soon(self._write, name="anyio_mcp outbox")
+                task_status.started()
+                await receiver.run(self._connection.incoming)
+                tg.cancel_scope.cancel()
+            finally:
+                inbound.close()
+
+    async def _write(self) -> None:
+        async with self._outbox_reader:
+            async for outgoing, call in self._outbox_reader:
+                if call is not None:
+                    if not self._calls.is_waiting(call.request_id):
+                        continue  # its caller left while it was queued
+                    call.written = True
+                await self._connection.send(outgoing)
+
+    def close(self) -> None:
+        """Release the streams. Called once nothing runs any more, so it never waits."""
+        self._calls.abandon_all()
+        self._outbox.close()
+        self._outbox_reader.close()
+
+
+async def _report(on_progress: ProgressFnT, update: Progress) -> None:
+    try:
+        await on_progress(update.progress, update.total, update.message)
+    except Exception:  # a user's handler: its failure is not the call's
+        logger.exception("a progress handler raised")
+
+
+def _log_refusal(error: Exception | None) -> None:
+    if error is not None:
+        logger.debug("the server was not told of a cancelled request: %s", error)
+
+
+def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if params is None else dict(params)
+
+
+def _meta_of(params: dict[str, Any] | None) -> dict[str, Any]:
+    meta: object = (params or {}).get("_meta")
+    return cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}

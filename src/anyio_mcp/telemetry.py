@@ -1,0 +1,135 @@
+"""OpenTelemetry: spans and metrics around operations, trace context on the wire.
+
+Names follow the semantic conventions for MCP clients. Without an OpenTelemetry SDK installed an
+operation costs two clock readings and a no-op histogram. Arguments, results and secrets are never
+recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast, final
+
+from mcp import MCPError
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from anyio_mcp.errors import ToolError
+
+_BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_TARGET: Final = {
+    "tools/call": "gen_ai.tool.name",
+    "prompts/get": "gen_ai.prompt.name",
+    "resources/read": "mcp.resource.uri",
+}
+
+_tracer = trace.get_tracer("anyio_mcp")
+_durations = metrics.get_meter("anyio_mcp").create_histogram(
+    "mcp.client.operation.duration",
+    unit="s",
+    description="Duration of an MCP operation, as the caller of the client saw it.",
+    explicit_bucket_boundaries_advisory=list(_BUCKETS),
+)
+_sessions = metrics.get_meter("anyio_mcp").create_histogram(
+    "mcp.client.session.duration",
+    unit="s",
+    description="Duration of an MCP session, from ready to its end.",
+    explicit_bucket_boundaries_advisory=list(_BUCKETS),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStats:
+    """What one client's current session has going and has dropped. A snapshot.
+
+    In a client at rest `calls_in_flight` and `waiters` are zero: that is the invariant to alert on.
+    """
+
+    sessions_started: int
+    leases: int
+    calls_in_flight: int
+    waiters: int
+    late_replies: int
+    unknown_replies: int
+    dropped_progress: int
+    dropped_notifications: int
+    refused_requests: int
+    violations: int
+    unsent_cancellations: int
+
+
+@contextmanager
+def operation(method: str, target: str | None, network: Literal["tcp", "pipe", "memory"]) -> Generator[None]:
+    """Measure one public operation; with an OpenTelemetry SDK installed, also as a client span."""
+    attributes: dict[str, AttributeValue] = {"mcp.method.name": method}
+    if network != "memory":
+        attributes["network.transport"] = network
+    if target is not None and method in _TARGET and method != "resources/read":
+        attributes[_TARGET[method]] = target
+    started = time.perf_counter()
+    try:
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            yield
+        else:
+            yield from _in_span(method, target, attributes)
+    except BaseException as error:
+        attributes.update(_error_attributes(error))
+        raise
+    finally:
+        _durations.record(time.perf_counter() - started, attributes)
+
+
+def _in_span(method: str, target: str | None, attributes: dict[str, AttributeValue]) -> Generator[None]:
+    name = method if target is None else f"{method} {target}"
+    with _tracer.start_as_current_span(
+        name,
+        kind=SpanKind.CLIENT,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield
+        except BaseException as error:
+            for key, value in _error_attributes(error).items():
+                span.set_attribute(key, value)
+            span.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+
+
+def _error_attributes(error: BaseException) -> dict[str, AttributeValue]:
+    if isinstance(error, MCPError):
+        return {"error.type": str(error.code), "rpc.response.status_code": str(error.code)}
+    if isinstance(error, ToolError):
+        return {"error.type": "tool_error"}
+    return {"error.type": type(error).__qualname__}
+
+
+def record_session(seconds: float, *, network: str, protocol_version: str | None, error: str | None) -> None:
+    """One session has ended."""
+    attributes: dict[str, AttributeValue] = {}
+    if network != "memory":
+        attributes["network.transport"] = network
+    if protocol_version is not None:
+        attributes["mcp.protocol.version"] = protocol_version
+    if error is not None:
+        attributes["error.type"] = error
+    _sessions.record(seconds, attributes)
+
+
+def inject_trace_context(params: dict[str, Any] | None) -> dict[str, Any] | None:
+    """`params` with the current trace context in `_meta` (`traceparent`), if there is one."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return params
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    if not carrier:
+        return params
+    meta: object = (params or {}).get("_meta")
+    known = cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+    return {**(params or {}), "_meta": {**known, **carrier}}
