@@ -1,0 +1,71 @@
+"""An MCP client that refuses to hang: pure anyio, the same on trio and on asyncio.
+
+General layout:
+
+client.py       `Client`: configuration and the doors into its session
+verbs/          its operations: tools, resources, prompts, the server as a whole
+_session/       the session: actor.py runs it, dispatcher.py moves requests, correlation.py and
+                lifecycle.py decide without waiting, watchdog.py bounds every wait, negotiation.py
+                settles the era, inbound.py serves the server, keeper.py and doors.py say which
+                session there is and who holds it
+transports/     ways to a server; base.py is the seam to the session
+handlers.py     the user's handlers, as protocol callbacks
+results.py      what a tool call gives back
+errors.py       every exception; config.py every setting; telemetry.py spans, metrics, stats
+cli/            the `anyio-mcp` command
+"""
+
+from anyio_mcp._session.lifecycle import SessionState
+from anyio_mcp.client import Client
+from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
+from anyio_mcp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    MCPClientError,
+    NotConnectedError,
+    RequestFailedError,
+    SessionLostError,
+    ToolError,
+)
+from anyio_mcp.handlers import ElicitResult, LogMessage, MessageHandler
+from anyio_mcp.results import CallToolResult, ResultSchemaError
+from anyio_mcp.telemetry import SessionStats
+from anyio_mcp.transports import (
+    MemoryTransport,
+    StdioTransport,
+    StreamableHttpTransport,
+    Transport,
+)
+from anyio_mcp.verbs.base import DEFAULT
+
+__all__ = (
+    # the client
+    "Client",
+    "CallToolResult",
+    "SessionState",
+    "SessionStats",
+    # settings
+    "DEFAULT",
+    "Heartbeat",
+    "Limits",
+    "Restart",
+    "Timeouts",
+    # transports
+    "MemoryTransport",
+    "StdioTransport",
+    "StreamableHttpTransport",
+    "Transport",
+    # handlers
+    "ElicitResult",
+    "LogMessage",
+    "MessageHandler",
+    # errors
+    "ConnectError",
+    "DeadlineExceededError",
+    "MCPClientError",
+    "NotConnectedError",
+    "RequestFailedError",
+    "ResultSchemaError",
+    "SessionLostError",
+    "ToolError",
+)

@@ -1,0 +1,110 @@
+"""The choice of a transport from what the user gave."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+from mcp.server import Server
+from mcp.server.mcpserver import MCPServer
+from pydantic import AnyUrl
+
+from anyio_mcp.mcp_config import MCPConfig, RemoteServer, ServerConfig, StdioServer
+from anyio_mcp.transports.base import Transport
+from anyio_mcp.transports.http import StreamableHttpTransport
+from anyio_mcp.transports.memory import MemoryTransport
+from anyio_mcp.transports.stdio import StdioTransport
+from anyio_mcp.transports.streams import StreamPair, StreamsTransport
+
+Auth = str | httpx2.Auth
+"""A bearer token, or an `httpx2.Auth`."""
+
+Source = (
+    str
+    | AnyUrl
+    | Path
+    | Mapping[str, Any]
+    | MCPConfig
+    | ServerConfig
+    | MCPServer
+    | Server[Any]
+    | Transport
+    | AbstractAsyncContextManager[StreamPair]
+    | Callable[[], AbstractAsyncContextManager[StreamPair]]
+)
+"""What a client can be made of."""
+
+_ACCEPTED = (
+    "an http(s) URL, a path to a .py or .js file, a dict with the configuration of one server, "
+    "an SDK MCPServer or Server, a transport, or an async context manager that yields a stream pair"
+)
+
+
+def infer_transport(source: Source, *, auth: Auth | None = None) -> Transport:
+    """The transport that `source` calls for.
+
+    `TypeError` for what cannot be a server, `ValueError` for what could be but is none; both say what
+    can. `auth` is for URLs only.
+    """
+    if isinstance(source, Mapping):
+        source = MCPConfig.parse(cast("Mapping[str, Any]", source))
+    if isinstance(source, MCPConfig):
+        source = source.only()
+    if isinstance(source, StdioServer | RemoteServer):
+        return _from_config(source, auth)
+    url = _as_url(source)
+    if url is not None:
+        return StreamableHttpTransport(url, auth=auth)
+    if auth is not None:
+        raise ValueError(f"auth= is for http(s) URLs; give it to the transport itself for {source!r}")
+    if isinstance(source, Path | str):
+        return _from_path(source)
+    if isinstance(source, MCPServer | Server):
+        return MemoryTransport(cast("MCPServer | Server[Any]", source))
+    if hasattr(source, "connect") and hasattr(source, "describe"):
+        return cast("Transport", source)
+    if isinstance(source, AbstractAsyncContextManager):
+        title = f"a custom transport ({type(cast('object', source)).__name__})"
+        return StreamsTransport(lambda: cast("AbstractAsyncContextManager[StreamPair]", source), title)
+    if callable(source):
+        return StreamsTransport(source)
+    raise TypeError(f"cannot tell how to reach {source!r}; a client takes {_ACCEPTED}")
+
+
+def _as_url(source: object) -> str | None:
+    text = str(source) if isinstance(source, str | AnyUrl) else ""
+    return text if text.lower().startswith(("http://", "https://")) else None
+
+
+def _from_path(source: Path | str) -> StdioTransport:
+    path = Path(source)
+    if path.suffix not in (".py", ".js"):
+        raise ValueError(f"cannot tell how to run {str(source)!r}; a client takes {_ACCEPTED}")
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(source)!r}")
+    command = sys.executable if path.suffix == ".py" else "node"
+    return StdioTransport(command, [str(path)])
+
+
+def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
+    """The transport to a server of a configuration, which must be able to work."""
+    try:
+        if isinstance(server, RemoteServer):
+            return _remote(server, auth or server.auth)
+        if auth is not None:
+            raise ValueError("auth= is for http(s) URLs, and this configuration has a command")
+        return StdioTransport(server.command, server.args, env=server.env, cwd=server.cwd)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"server {server.name!r}")
+        raise
+
+
+def _remote(server: RemoteServer, auth: Any) -> Transport:
+    """The transport for each kind of remote server."""
+    if server.kind == "sse":
+        raise ValueError("servers over 'sse' are not supported yet; use 'http'")
+    return StreamableHttpTransport(server.url, headers=server.headers, auth=auth)

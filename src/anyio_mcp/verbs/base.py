@@ -1,0 +1,143 @@
+"""What every operation is made of: a deadline, a live session, one or more requests, typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any, Final, Literal, TypeVar
+
+import anyio
+from mcp.types import ClientRequest, InputRequiredResult, InputResponses, PaginatedRequestParams
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from anyio_mcp._session.keeper import SessionKeeper
+from anyio_mcp._session.rounds import finish_rounds
+from anyio_mcp._session.typed import TypedSession
+from anyio_mcp._session.watchdog import CallDeadline, call_deadline
+from anyio_mcp.config import Restart, Timeouts, duration
+from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.telemetry import operation
+from anyio_mcp.transports.base import Transport
+
+
+class Default(Enum):
+    """The type of `DEFAULT`: the client's own setting applies."""
+
+    DEFAULT = "default"
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT: Final = Default.DEFAULT
+
+Timeout = float | Literal[Default.DEFAULT] | None
+"""Seconds for the whole call; None or `math.inf` for no limit; `DEFAULT` for the client's `Timeouts`."""
+
+_T = TypeVar("_T")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Operations:
+    """The base of the verbs."""
+
+    _keeper: SessionKeeper
+    _timeouts: Timeouts
+    _restart: Restart | None
+    _transport: Transport
+
+    def _deadline(self, timeout: Timeout) -> CallDeadline:
+        if timeout is DEFAULT:
+            return CallDeadline(self._timeouts.call_seconds, self._timeouts.total_seconds)
+        seconds = duration("timeout", timeout)
+        return CallDeadline(seconds, seconds)
+
+    async def _operate(
+        self,
+        method: str,
+        act: Callable[[TypedSession, CallDeadline], Awaitable[_T]],
+        *,
+        timeout: Timeout,
+        target: str | None = None,
+        replay: bool = False,
+    ) -> _T:
+        """Run one operation on a live session, under one deadline for all of it.
+
+        When the server has forgotten the session, the operation is sent once more in a new one: if
+        the server refused it unseen, or if it changes nothing anyway (`replay`).
+        """
+        deadline = self._deadline(timeout)
+        with operation(method, target, self._transport.kind), call_deadline(deadline):
+            try:
+                session = await self._keeper.session(deadline)
+                try:
+                    return await act(session, deadline)
+                except SessionLostError as error:
+                    again = error.reason == "expired" and (error.refused or replay)
+                    if not again or self._restart is None:
+                        raise
+                with anyio.move_on_after(deadline.remaining()) as scope:
+                    # Requests that were under way get the answers they can still get.
+                    await session.failure.wait()
+                if scope.cancelled_caught:
+                    raise deadline.exceeded(method)
+                return await act(await self._keeper.session(deadline), deadline)
+            except ValidationError as error:
+                # Requests are validated where they are built, so this is the server's result.
+                text = f"the server's answer to {method!r} does not conform to the protocol"
+                raise RequestFailedError(
+                    f"{text}: {_brief(error)}", reason="violation", cause=error
+                ) from error
+
+    async def _request(
+        self,
+        request: ClientRequest,
+        result: type[_Model] | TypeAdapter[_Model],
+        *,
+        timeout: Timeout,
+        target: str | None = None,
+        replay: bool = False,
+    ) -> _Model:
+        """One request, one answer."""
+        return await self._operate(
+            request.method,
+            lambda session, _: session.send_request(request, result),
+            timeout=timeout,
+            target=target,
+            replay=replay,
+        )
+
+    async def _interact(
+        self,
+        build: Callable[[InputResponses | None, str | None], ClientRequest],
+        result: TypeAdapter[_Model | InputRequiredResult],
+        *,
+        timeout: Timeout,
+        target: str,
+    ) -> _Model:
+        """A request that the server may answer by asking for input first (modern era)."""
+        request = build(None, None)
+
+        async def act(session: TypedSession, deadline: CallDeadline) -> _Model:
+            first = await session.send_request(request, result)
+            return await finish_rounds(
+                first,
+                lambda answers, state: session.send_request(build(answers, state), result),
+                session=session,
+                failure=session.failure,
+                deadline=deadline,
+            )
+
+        return await self._operate(request.method, act, timeout=timeout, target=target, replay=True)
+
+
+def page(cursor: str | None) -> PaginatedRequestParams | None:
+    """The parameters of one page of a listing."""
+    return None if cursor is None else PaginatedRequestParams(cursor=cursor)
+
+
+def _brief(error: ValidationError) -> str:
+    """The first thing wrong, without the input: a server's answer can be megabytes."""
+    first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"[:300]
