@@ -1,0 +1,217 @@
+"""The life of a child process: started, its exit watched, its last words kept, ended within bounds.
+
+Knows nothing of messages: whoever reads stdout and writes to stdin does that elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Self, cast, final
+
+import anyio
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+
+logger = logging.getLogger(__name__)
+stderr_logger = logging.getLogger("anyio_mcp.stderr")
+
+END_OF_PIPE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+"""What reading a pipe that has come to its end raises, depending on the backend and on how it ended."""
+
+GRACE_SECONDS: Final = 2.0
+"""The longest to wait for the child after the end of its input, and again after SIGTERM."""
+
+REAP_SECONDS: Final = 0.5
+"""For the exit of a killed process to be noticed: only one the kernel cannot kill needs longer."""
+
+_POLL_SECONDS: Final = 0.05
+_TAIL_LINES: Final = 20
+_LINE_CHARACTERS: Final = 500
+_LINE_BYTES: Final = 4 * _LINE_CHARACTERS
+
+
+@final
+class StderrTail:
+    """The last lines of a stream of text, each cut to what is worth reading."""
+
+    __slots__ = ("_line", "_lines", "_source")
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        # Full: the oldest line is dropped.
+        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        # Full: the rest of the line is dropped.
+        self._line = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        first, *others = data.split(b"\n")
+        self._add(first)
+        for piece in others:
+            self._end_line()
+            self._add(piece)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The last lines, with the one that has not ended yet."""
+        last = self._text()
+        return (*self._lines, last)[-_TAIL_LINES:] if last else tuple(self._lines)
+
+    def _add(self, piece: bytes) -> None:
+        self._line += piece[: _LINE_BYTES - len(self._line)]
+
+    def _end_line(self) -> None:
+        if line := self._text():
+            self._lines.append(line)
+            stderr_logger.debug("%s: %s", self._source, line)
+        self._line.clear()
+
+    def _text(self) -> str:
+        return self._line.decode("utf-8", "replace")[:_LINE_CHARACTERS].rstrip()
+
+
+@final
+class ChildProcess:
+    """A running child, in a process group of its own where there are process groups."""
+
+    __slots__ = ("_process", "_stderr", "_tail", "exited", "stderr_ended", "stdin", "stdout")
+
+    def __init__(self, process: Process, source: str) -> None:
+        self._process = process
+        self._tail = StderrTail(source)
+        self.stdin = cast("ByteSendStream", process.stdin)
+        self.stdout = cast("ByteReceiveStream", process.stdout)
+        self._stderr = cast("ByteReceiveStream", process.stderr)
+        self.exited = anyio.Event()
+        self.stderr_ended = anyio.Event()
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], *, env: Mapping[str, str], cwd: str | None, source: str
+    ) -> Self:
+        """Start `command`. Raises `OSError` and `ValueError` as the operating system refuses it.
+
+        Not to be cancelled: asyncio would kill the child half-way without waiting for it. Waits for fork
+        and exec, not for the program.
+        """
+        process = await anyio.open_process(command, env=dict(env), cwd=cwd, start_new_session=True)
+        return cls(process, source)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Negative: the signal that ended it. None while it runs."""
+        return self._process.returncode
+
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        return self._tail.lines
+
+    @property
+    def farewell(self) -> str:
+        """How it ended, in words."""
+        return describe_exit(self.exit_code)
+
+    async def watch(self) -> None:
+        """Wait for the exit itself, and set `exited`.
+
+        Not by the pipes: they stay open for as long as any descendant holds them. Nor by
+        `Process.wait()`: on asyncio, depending on the versions, that waits for the pipes as well.
+        """
+        pidfd = open_pidfd(self._process.pid)
+        if pidfd is not None:
+            try:
+                await anyio.wait_readable(pidfd)
+            finally:
+                os.close(pidfd)
+        # It is gone and about to be reaped; or the system has no pidfd, and this is how to watch it.
+        await self._reaped()
+        self.exited.set()
+
+    async def read_stderr(self) -> None:
+        """Read stderr to its end: a child whose stderr nobody reads stops when the pipe is full."""
+        with suppress(*END_OF_PIPE):
+            while True:
+                self._tail.feed(await self._stderr.receive())
+        self.stderr_ended.set()
+
+    async def end(self, seconds: float) -> None:
+        """Have it exit: by the end of its input, then SIGTERM, then SIGKILL, in about `seconds`.
+
+        Its output has to be read meanwhile, or it may wait for that instead of exiting. What is left of
+        its process group is killed in any case.
+        """
+        grace = min(GRACE_SECONDS, seconds / 2)
+        try:
+            await self.stdin.aclose()
+            if not await self._exits_within(grace):
+                self.stop(force=False)
+                await self._exits_within(grace)
+        finally:
+            self.stop(force=True)
+        await self._exits_within(REAP_SECONDS)
+
+    async def release(self) -> None:
+        """Leave neither zombie nor pipe behind, whatever became of `end`. Not to be cancelled."""
+        if self._process.returncode is None:
+            self.stop(force=True)
+        # Bounded, for a process that not even SIGKILL ends.
+        with anyio.move_on_after(REAP_SECONDS):
+            await self._reaped()
+        # Bounded to be safe: closing pipes waits for nobody, nor does it for a process that has exited.
+        with anyio.move_on_after(REAP_SECONDS):
+            if self._process.returncode is not None:
+                await self._process.aclose()
+                return
+            logger.warning("process %d does not end, not even by SIGKILL", self._process.pid)
+            # Not Process.aclose(): it would wait for the exit without a bound.
+            for pipe in (self.stdin, self.stdout, self._stderr):
+                await pipe.aclose()
+
+    def stop(self, *, force: bool) -> None:
+        """Signal the whole group, its leader alive or not; without groups the child, if alive.
+
+        The number of a group stays taken for as long as it has members. When it has none the number may
+        be used anew some day, which is why this is called when ending a connection and never later.
+        """
+        # Nobody there any more, or (macOS) only zombies.
+        with suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL if force else signal.SIGTERM)
+            elif self._process.returncode is None:
+                end = self._process.kill if force else self._process.terminate
+                end()
+
+    async def _reaped(self) -> None:
+        pause = 0.001
+        while self._process.returncode is None:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _POLL_SECONDS)
+
+    async def _exits_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self.exited.wait()
+        return self.exited.is_set()
+
+
+def describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"the server process exited with code {code}"
+    try:
+        return f"the server process was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"the server process was killed by signal {-code}"
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process exits, where the system has such."""
+    opener = cast("Callable[[int], Any] | None", getattr(os, "pidfd_open", None))
+    if opener is None:
+        return None
+    try:
+        return opener(pid)
+    except OSError:
+        # Exited and reaped already, no descriptors left, or forbidden by a sandbox.
+        return None

@@ -1,0 +1,51 @@
+"""The sending side of a connection's `incoming`: bounded, ordered, and with a last item.
+
+Knows nothing of where items come from.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import final
+
+import anyio
+from anyio.abc import ObjectReceiveStream
+
+from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming
+
+
+@final
+class Inbox:
+    """What arrives, on its way to the session."""
+
+    __slots__ = ("_ended", "_receive", "_send")
+
+    def __init__(self) -> None:
+        # Full: `put` waits, so its reader stops reading and TCP slows the server down.
+        self._send, self._receive = anyio.create_memory_object_stream[Incoming](INBOX_SIZE)
+        self._ended = False
+
+    @property
+    def stream(self) -> ObjectReceiveStream[Incoming]:
+        return self._receive
+
+    async def put(self, item: Incoming) -> None:
+        """Hand `item` over, waiting for room. Dropped once the connection ended or nobody reads."""
+        if not self._ended:
+            with suppress(anyio.BrokenResourceError):
+                await self._send.send(item)
+
+    def end(self) -> None:
+        """Take nothing more but the last item: whatever follows a loss would break the contract."""
+        self._ended = True
+
+    async def put_last(self, item: ConnectionLost) -> None:
+        """The last item, behind all that is still waiting for room."""
+        with suppress(anyio.BrokenResourceError):
+            await self._send.send(item)
+        self._send.close()
+
+    def close(self) -> None:
+        self._ended = True
+        self._send.close()
+        self._receive.close()
