@@ -95,9 +95,7 @@ def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
     try:
         if isinstance(server, RemoteServer):
             return _remote(server, auth or server.auth)
-        if auth is not None:
-            raise ValueError("auth= is for http(s) URLs, and this configuration has a command")
-        return StdioTransport(server.command, server.args, env=server.env, cwd=server.cwd)
+        return _child(server, auth)
     except (TypeError, ValueError) as error:
         error.add_note(f"server {server.name!r}")
         raise
@@ -106,5 +104,11 @@ def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
 def _remote(server: RemoteServer, auth: Any) -> Transport:
     """The transport for each kind of remote server."""
     if server.kind == "sse":
-        raise ValueError("servers over 'sse' are not supported yet; use 'http'")
+        raise ValueError("cannot reach a server over 'sse'; use 'http'")
     return StreamableHttpTransport(server.url, headers=server.headers, auth=auth)
+
+
+def _child(server: StdioServer, auth: Auth | None) -> Transport:
+    if auth is not None:
+        raise ValueError("auth= is for http(s) URLs, and this configuration has a command")
+    return StdioTransport(server.command, server.args, env=server.env, cwd=server.cwd)

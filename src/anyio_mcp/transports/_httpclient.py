@@ -1,0 +1,310 @@
+"""One HTTP request as this library needs it: whose client, which redirects, how errors look, bounded bodies.
+
+Works with an `httpx2.AsyncClient` or a classic `httpx.AsyncClient` and uses only what both share; types
+are written for the first. Must not know about JSON-RPC, sessions or streams of events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final, cast, final
+
+import anyio
+import httpx2
+
+from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
+from anyio_mcp.transports._httpsettings import status_errors
+from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
+
+logger = logging.getLogger(__name__)
+
+# One read of 64 KiB holds some ten thousand chunks of a byte each.
+_BUFFERED_PIECES: Final = 100_000
+_CAUSES: Final = 8
+_KEEPS_METHOD: Final = frozenset({307, 308})
+# They describe the body as it was sent, and the rebuilt response has another.
+_BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+@final
+class HttpRequester:
+    """Makes the requests of one connection. Shared by its tasks; holds no response."""
+
+    __slots__ = ("_client", "_headers", "_options", "_timeout", "_url", "last_traffic", "policy")
+
+    def __init__(
+        self,
+        client: Any,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        auth: Any | None,
+        timeout: Any,
+        policy: HttpPolicy,
+    ) -> None:
+        self._client = cast("httpx2.AsyncClient", client)
+        self._url = url
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        # Without `auth` the client's own applies, so the argument must not be passed at all.
+        self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
+        self._timeout = timeout
+        self.policy = policy
+        self.last_traffic = anyio.current_time()
+
+    @asynccontextmanager
+    async def open(
+        self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, url: str | None = None
+    ) -> AsyncGenerator[httpx2.Response]:
+        """The response to one request, its body unread. Closed when left, and with it its connection
+        unless the body was read to the end.
+
+        Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
+        redirect that is not followed; any other status is the caller's to judge.
+        """
+        response = await self._send(method, url or self._url, headers, content)
+        try:
+            yield response
+        finally:
+            await self._release(response)
+
+    async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
+        """The decoded body as it arrives. Raises `RequestFailedError` where it breaks off.
+
+        To be used inside `aclosing`, like every generator that holds a connection.
+        """
+        if response.is_stream_consumed:
+            # An event hook, the authentication or a mock has read it, and decoded it.
+            yield response.content
+            return
+        try:
+            decode = decoder(response.headers.get("content-encoding", "").strip().lower())
+            raw = response.aiter_raw()
+            try:
+                async for data in raw:
+                    self.last_traffic = anyio.current_time()
+                    for piece in decode(data):
+                        yield piece
+            finally:
+                await _unwind(raw)
+        except Exception as error:
+            raise self.failure(error) from error
+
+    async def read(self, response: httpx2.Response, limit: int) -> bytearray:
+        """The whole body. Raises `RequestFailedError(reason="oversized")` as soon as it cannot fit."""
+        announced = response.headers.get("content-length", "")
+        body = bytearray()
+        fits = not (announced.isdecimal() and len(announced) < 20 and int(announced) > limit)
+        if fits:
+            async with aclosing(self.chunks(response)) as chunks:
+                async for chunk in chunks:
+                    fits = len(body) + len(chunk) <= limit
+                    if not fits:
+                        break
+                    body += chunk
+        if not fits:
+            raise RequestFailedError(
+                f"the answer of {self.describe} exceeds Limits.max_message_bytes ({limit})",
+                reason="oversized",
+            )
+        return body
+
+    async def discard(self, response: httpx2.Response) -> None:
+        """Read the rest, if it is short and comes at once, so that the connection can be used again."""
+        left = self.policy.drain_bytes
+        with anyio.move_on_after(self.policy.drain_seconds):
+            try:
+                async with aclosing(self.chunks(response)) as chunks:
+                    async for chunk in chunks:
+                        left -= len(chunk)
+                        if left < 0:
+                            break
+            except RequestFailedError as error:
+                logger.debug("a response broke off behind what mattered: %s", error)
+
+    async def status_error(self, response: httpx2.Response) -> tuple[Exception, bytes]:
+        """The `HTTPStatusError` of a response, with as much of its body as arrives in short time."""
+        left = self.policy.error_body_bytes
+        body = bytearray()
+        with anyio.move_on_after(self.policy.error_body_seconds):
+            try:
+                async with aclosing(self.chunks(response)) as chunks:
+                    async for chunk in chunks:
+                        body += chunk[:left]
+                        left -= len(chunk)
+                        if left <= 0:
+                            break
+            except RequestFailedError as error:
+                logger.debug("the body of an error status broke off: %s", error)
+        return rebuilt_error(response, bytes(body)), bytes(body)
+
+    def failure(self, error: Exception) -> RequestFailedError:
+        """What went wrong below HTTP, as a caller gets to see it."""
+        return RequestFailedError(
+            f"the exchange with {self.describe} failed: {type(error).__name__}: {_reason(error)}",
+            reason="transport",
+            cause=error,
+        )
+
+    @property
+    def describe(self) -> str:
+        return visible(self._url)
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> httpx2.Response:
+        # The user's come first: what the protocol says in a header is not theirs to change.
+        merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
+        target = url
+        for _ in range(self.policy.max_redirects + 1):
+            handshake = _Handshake()
+            try:
+                # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
+                encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
+                request = self._client.build_request(
+                    method,
+                    target,
+                    headers=encoded,
+                    content=content,
+                    timeout=self._timeout,
+                    extensions={"trace": handshake.trace} if target.startswith("https:") else None,
+                )
+                response = await self._client.send(
+                    request, stream=True, follow_redirects=False, **self._options
+                )
+            except status_errors() as error:
+                # The user's event hook has judged the status. It is ours to judge all the same: a lost
+                # session and a redirect look like errors to a hook. The body is gone.
+                response = error.response
+            except Exception as error:
+                raise self.failure(error) from error
+            finally:
+                await handshake.end(self.policy.release_seconds)
+            self.last_traffic = anyio.current_time()
+            if not response.has_redirect_location:
+                return response
+            try:
+                target = self._redirected(method, response)
+                await self.discard(response)
+            finally:
+                await self._release(response)
+        raise RequestFailedError(
+            f"more than {self.policy.max_redirects} redirects, the last to {visible(target)}",
+            reason="redirect",
+        )
+
+    def _redirected(self, method: str, response: httpx2.Response) -> str:
+        """Where to send the request again. Only where its credentials are meant for, and unchanged."""
+        here = response.request.url
+        location = response.headers["location"]
+        try:
+            there = here.join(location)
+        except Exception as error:
+            raise RequestFailedError(
+                f"{self.describe} redirects to a location that is no URL: {redact(location)[:200]!r}",
+                reason="redirect",
+                cause=error,
+            ) from error
+        refusal = None
+        if _origin(there) != _origin(here):
+            refusal = "another origin"
+        elif there.userinfo and there.userinfo != here.userinfo:
+            refusal = "a location with credentials"
+        elif method != "GET" and response.status_code not in _KEEPS_METHOD:
+            refusal = f"status {response.status_code}, which would turn the {method} into a GET"
+        if refusal is not None:
+            raise RequestFailedError(
+                f"{self.describe} redirects to {visible(str(there))}; not followed: {refusal}",
+                reason="redirect",
+            )
+        return str(there)
+
+    async def _release(self, response: httpx2.Response) -> None:
+        # Shielded: the exchange may be leaving because it was cancelled, and its connection must not
+        # stay with the pool as busy. Closing a socket does not wait; the bound is for foreign transports.
+        with anyio.move_on_after(self.policy.release_seconds, shield=True):
+            try:
+                await response.aclose()
+            except Exception as error:  # whatever a foreign transport raises, the answer is in already
+                logger.debug("closing a response failed: %s", redact(str(error)))
+
+
+@final
+class _Handshake:
+    """Closes the socket of a TLS handshake that was cancelled, which httpcore on trio leaves open."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self) -> None:
+        self._stream: Any | None = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """The `trace` extension of a request."""
+        if event.endswith(".connect_tcp.complete"):
+            self._stream = info["return_value"]
+        elif event.endswith(".start_tls.complete"):
+            # From here on the connection may be shared, and its pool takes care of it.
+            self._stream = None
+
+    async def end(self, seconds: float) -> None:
+        if self._stream is not None:
+            # Shielded: this is what a cancelled request leaves behind. Closing a socket does not wait.
+            with anyio.move_on_after(seconds, shield=True):
+                await self._stream.aclose()
+
+
+async def _unwind(raw: AsyncGenerator[bytes]) -> None:
+    """End a body that may have been left before its end.
+
+    httpx does not close the innermost of its generators when the outermost is closed, and trio rightly
+    complains when one is collected. An exception from within ends all of them, so one is provoked: the
+    next read happens in a cancelled scope. Shielded only so that this scope is the one that catches it.
+    """
+    with anyio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        # What was read from the network already comes without a wait; it is never more than this.
+        for _ in range(_BUFFERED_PIECES):
+            try:
+                await anext(raw)
+            except Exception:  # also the one that says that it ended long ago
+                return
+    with suppress(Exception):  # of a foreign transport, whose body has been judged already
+        await raw.aclose()
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme)
+
+
+def _reason(error: BaseException) -> str:
+    """What `error` says, or the nearest of its causes that says anything: httpx's are often mute."""
+    cause: BaseException | None = error
+    for _ in range(_CAUSES):
+        if cause is None:
+            break
+        if text := str(cause):
+            return redact(text)[:500]
+        cause = cause.__cause__ or cause.__context__
+    return "no reason given"
+
+
+def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:
+    """What `raise_for_status` raises: for a complete response, and for a request without secrets.
+
+    The request's headers, query and user info hold the user's credentials, and this exception is
+    what ends up in logs and pickles. Raises `ValueError` for a status that is no error.
+    """
+    request = type(response.request)(response.request.method, visible(str(response.request.url)))
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _BODY_HEADERS]
+    phrase = {key: value for key, value in response.extensions.items() if key == "reason_phrase"}
+    complete = type(response)(
+        response.status_code, headers=headers, content=body, request=request, extensions=phrase
+    )
+    try:
+        complete.raise_for_status()
+    except Exception as error:
+        return error.with_traceback(None)
+    raise ValueError(f"status {response.status_code} is no error")

@@ -1,0 +1,171 @@
+"""What a user may hand to an HTTP transport, checked; and the client that is made when none is given.
+
+Classic `httpx` is never imported here: whoever hands over one of its objects has imported it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+import ssl
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+
+from anyio_mcp.config import Timeouts
+
+# RFC 9110: a field name is a token. A value holds no control characters: CR and LF in it would start
+# another header.
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+# Servers commonly close an idle connection after 5 s. Reusing one at that moment loses a request that
+# cannot be repeated safely, so ours are given up earlier.
+_IDLE_SECONDS: Final = 4.0
+_IDLE_CONNECTIONS: Final = 20
+
+# Probe a silent peer after 60 s, then every 15 s, and give up after four: a call without a deadline
+# still ends some two minutes after the server's machine is gone.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+class AsyncHttpClient(Protocol):
+    """What an HTTP client has to offer: `httpx2.AsyncClient` and classic `httpx.AsyncClient` do."""
+
+    @property
+    def timeout(self) -> Any: ...
+
+    @property
+    def build_request(self) -> Callable[..., Any]: ...
+
+    @property
+    def send(self) -> Callable[..., Any]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class AuthFlow(Protocol):
+    """The `Auth` of either library."""
+
+    def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]: ...
+
+
+def check_url(url: object) -> None:
+    """Raises `TypeError` or `ValueError` unless `url` is an http or https URL. Never quotes it."""
+    if not isinstance(url, str):
+        raise TypeError(f"the url must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL):
+        raise ValueError("the url is not valid") from None
+    if not usable:
+        raise ValueError("the url must begin with http:// or https:// and name a host")
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """A copy of `headers`. Raises `TypeError` or `ValueError` for what cannot be a header."""
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("headers must be a mapping of str to str")
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a header")
+        if _CONTROL.search(value):
+            raise ValueError(f"the value of the header {name!r} contains control characters")
+        checked[name] = value
+    return checked
+
+
+def authentication(auth: object, http_client: object) -> Any | None:
+    """`auth` as the argument of the client's `send`; None to leave it to the client.
+
+    Raises `TypeError` for a client or an authentication that is neither library's, or of different
+    ones, and `ValueError` for a token that cannot be sent.
+    """
+    module: Any = httpx2
+    if http_client is not None and not isinstance(http_client, httpx2.AsyncClient):
+        module = sys.modules.get("httpx")
+        if module is None or not isinstance(http_client, module.AsyncClient):
+            raise TypeError(
+                f"http_client must be an httpx2.AsyncClient or httpx.AsyncClient, "
+                f"not {type(http_client).__name__}"
+            )
+    if auth is None or isinstance(auth, module.Auth):
+        return auth
+    if not isinstance(auth, str):
+        raise TypeError(
+            f"auth must be a bearer token or an {module.__name__}.Auth, not {type(auth).__name__}"
+        )
+    if not _TOKEN.fullmatch(auth):
+        raise ValueError("the bearer token is empty or holds characters that no token has")
+    value = f"Bearer {auth}"
+
+    # A function rather than a header: it also wins over user info in the URL and over the
+    # authentication of the user's client, which would both overwrite a header.
+    def bear(request: Any) -> Any:
+        request.headers["authorization"] = value
+        return request
+
+    return bear
+
+
+def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
+    """The client of a connection whose user gave none. To be closed by that connection."""
+    parts = urlsplit(url)
+    connect = None if math.isinf(timeouts.connect_seconds) else timeouts.connect_seconds
+    # Only connecting is timed here: how long an answer may take is the deadline of its call.
+    timeout = httpx2.Timeout(None, connect=connect)
+    # No limit to connections: a limit turns slow calls into failures of the calls behind them.
+    limits = httpx2.Limits(
+        max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+    )
+    if _proxied(parts.scheme, parts.hostname or ""):
+        # A transport of our own would make httpx2 ignore the environment's proxies.
+        return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+    # Loading the CA certificates takes longer than a session on a local server does, so it is left
+    # out where they cannot be used: redirects to another scheme are not followed.
+    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if parts.scheme == "http" else True
+    transport = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=keepalive_options())
+    return httpx2.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
+
+
+def request_timeout(client: Any) -> Any:
+    """The timeouts of our requests on `client`: its own for connecting and writing, none otherwise.
+
+    Its default of 5 s for reading would fail every call that is slower than that.
+    """
+    own = client.timeout
+    return type(own)(connect=own.connect, read=None, write=own.write, pool=None)
+
+
+def status_errors() -> tuple[type[httpx2.HTTPStatusError], ...]:
+    """The `HTTPStatusError` of each library that is in use."""
+    classic: Any = sys.modules.get("httpx")
+    return (httpx2.HTTPStatusError,) if classic is None else (httpx2.HTTPStatusError, classic.HTTPStatusError)
+
+
+def keepalive_options() -> list[tuple[int, int, int]]:
+    """TCP keepalive, as far as this platform lets it be configured."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    return options
+
+
+def _proxied(scheme: str, host: str) -> bool:
+    proxies = getproxies()
+    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)

@@ -1,0 +1,106 @@
+"""The GET stream of a legacy session: what the server says unasked, for as long as it lets us listen.
+
+Nothing that happens here fails a call. Must not know about POSTs.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+from typing import final
+
+import anyio
+import httpx2
+from mcp.types import JSONRPCError, JSONRPCResponse
+
+from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._exchange import Wire, carries_data, refusal
+from anyio_mcp.transports._headers import EVENT_STREAM, media_type
+from anyio_mcp.transports._messages import read_event
+from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
+from anyio_mcp.transports._url import redact
+from anyio_mcp.transports.base import Violation
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class Listener:
+    """Keeps one GET stream open, across reconnections, until the server does not want it."""
+
+    __slots__ = ("_last_event_id", "_progress", "_retry", "_wire", "scope")
+
+    def __init__(self, wire: Wire) -> None:
+        self.scope = anyio.CancelScope()
+        self._wire = wire
+        self._last_event_id = ""
+        self._retry: int | None = None
+        self._progress = False
+
+    async def run(self) -> None:
+        """Ends when listening is pointless, or when `scope` is cancelled."""
+        with self.scope:
+            end = await self._listen()
+            if isinstance(end, SessionLostError):
+                self._wire.lose(end)
+            elif end is not None:
+                logger.warning(
+                    "not listening to %s any more, calls are not affected: %s: %s",
+                    self._wire.http.describe,
+                    type(end).__name__,
+                    redact(str(end)),
+                )
+
+    async def _listen(self) -> Exception | None:
+        """Why it ended; None if the server has no such stream, which is its right."""
+        policy = self._wire.http.policy
+        failures = 0
+        while True:
+            opened = anyio.current_time()
+            self._progress = False
+            broken: Exception | None = None
+            try:
+                stamp = self._wire.session.stamp_get(self._last_event_id)
+                async with self._wire.http.open("GET", stamp.headers) as response:
+                    if response.status_code == 405:
+                        return None
+                    if not response.is_success:
+                        broken = await refusal(self._wire, response, stamp)
+                        if response.status_code < 500:
+                            return broken
+                    elif media_type(response.headers.get("content-type", "")) != EVENT_STREAM:
+                        return RequestFailedError("the GET stream is no stream of events", reason="violation")
+                    else:
+                        await self._follow(response)
+            except RequestFailedError as error:
+                if error.reason == "redirect":
+                    return error
+                broken = error
+            proven = self._progress or anyio.current_time() - opened >= policy.listen_proven
+            failures = 0 if proven else failures + 1
+            if failures >= policy.listen_failures:
+                return broken or RequestFailedError(
+                    f"the GET stream ended at once, {failures} times in a row", reason="transport"
+                )
+            # A server that says `retry: 0`, or nothing and hangs up, must not be asked in a tight loop.
+            await anyio.sleep(policy.retry_delay(self._retry, failures))
+
+    async def _follow(self, response: httpx2.Response) -> None:
+        parser = SseParser(self._wire.max_message_bytes, last_event_id=self._last_event_id, retry=self._retry)
+        try:
+            async with aclosing(self._wire.http.chunks(response)) as chunks:
+                async for chunk in chunks:
+                    for event in parser.feed(chunk):
+                        if parser.last_event_id != self._last_event_id or carries_data(event):
+                            self._progress = True
+                        await self._on_event(event)
+        finally:
+            self._last_event_id, self._retry = parser.last_event_id, parser.retry
+
+    async def _on_event(self, event: SseEvent | SseOverflow) -> None:
+        item = read_event(event)
+        if isinstance(item, JSONRPCResponse | JSONRPCError):
+            # Each answer belongs on the stream of its request; here it could only be a forgery or a mistake.
+            item = Violation("an answer on the GET stream")
+        if item is not None:
+            await self._wire.inbox.put(item)

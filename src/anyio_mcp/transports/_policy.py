@@ -1,0 +1,54 @@
+"""The numbers the HTTP transports live by: how long and how much, for what the specification leaves open.
+
+Values only. Not public: a user's settings are `Timeouts` and `Limits`; these bound what no caller waits
+for, and tests replace them with small ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPolicy:
+    """Bounds of one HTTP connection. Seconds are floats."""
+
+    error_body_bytes: int = 64 * 1024
+    error_body_seconds: float = 2.0
+    """The body of an error status: what has not arrived by then is not part of the error."""
+
+    drain_bytes: int = 64 * 1024
+    drain_seconds: float = 1.0
+    """What is read after an answer so that its connection can be used again; then it is closed."""
+
+    delivery_seconds: float = 300.0
+    """A notification or an answer nobody acknowledges gives its connection back after this time."""
+
+    expiry_seconds: float = 0.25
+    """Once a session has expired: for requests under way to get the answers they can still get."""
+
+    release_seconds: float = 1.0
+    """Closing sockets. Immediate in practice; a bound because it is shielded."""
+
+    max_redirects: int = 5
+
+    retry_default: float = 1.0
+    retry_floor: float = 0.1
+    retry_ceiling: float = 30.0
+    """Before reconnecting a stream. The server's own `retry` is respected between floor and ceiling."""
+
+    resume_attempts: int = 5
+    resume_total: int = 100
+    """GETs to resume one answer: in a row without a new event, and altogether."""
+
+    listen_failures: int = 5
+    listen_proven: float = 30.0
+    """GET streams in a row that fail before listening ends. One that lived this long did not fail."""
+
+    def retry_delay(self, retry_ms: int | None, failures: int = 0) -> float:
+        """Seconds before the next attempt: what the server asked for, else doubling per failure."""
+        # The exponent is capped before the power, so that a large count cannot overflow.
+        asked = self.retry_default * 2.0 ** min(failures, 20) if retry_ms is None else retry_ms / 1000
+        return min(max(asked, self.retry_floor), self.retry_ceiling)
