@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 import anyio
 from mcp.types import ClientRequest, InputRequiredResult, InputResponses, PaginatedRequestParams
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.rounds import finish_rounds
@@ -60,34 +61,52 @@ class Operations:
         timeout: Timeout,
         target: str | None = None,
         replay: bool = False,
+        failed: Callable[[_T], bool] | None = None,
     ) -> _T:
         """Run one operation on a live session, under one deadline for all of it.
+
+        `failed` tells of a result that it is a tool's failure, for the measurement.
 
         When the server has forgotten the session, the operation is sent once more in a new one: if
         the server refused it unseen, or if it changes nothing anyway (`replay`).
         """
         deadline = self._deadline(timeout)
-        with operation(method, target, self._transport.kind), call_deadline(deadline):
+        with (
+            operation(method, target, self._transport.kind) as measurement,
+            call_deadline(deadline),
+        ):
             try:
-                session = await self._keeper.session(deadline)
-                try:
-                    return await act(session, deadline)
-                except SessionLostError as error:
-                    again = error.reason == "expired" and (error.refused or replay)
-                    if not again or self._restart is None:
-                        raise
-                with anyio.move_on_after(deadline.remaining()) as scope:
-                    # Requests that were under way get the answers they can still get.
-                    await session.failure.wait()
-                if scope.cancelled_caught:
-                    raise deadline.exceeded(method)
-                return await act(await self._keeper.session(deadline), deadline)
+                result = await self._attempt(method, act, deadline, replay=replay)
             except ValidationError as error:
                 # Requests are validated where they are built, so this is the server's result.
                 text = f"the server's answer to {method!r} does not conform to the protocol"
-                raise RequestFailedError(
-                    f"{text}: {_brief(error)}", reason="violation", cause=error
-                ) from error
+                text = f"{text}: {_brief(error)}"
+                raise RequestFailedError(text, reason="violation", cause=error) from error
+            if failed is not None and failed(result):
+                measurement.tool_failed()
+            return result
+
+    async def _attempt(
+        self,
+        method: str,
+        act: Callable[[TypedSession, CallDeadline], Awaitable[_T]],
+        deadline: CallDeadline,
+        *,
+        replay: bool,
+    ) -> _T:
+        session = await self._keeper.session(deadline)
+        try:
+            return await act(session, deadline)
+        except SessionLostError as error:
+            again = error.reason == "expired" and (error.refused or replay)
+            if not again or self._restart is None:
+                raise
+        with anyio.move_on_after(deadline.remaining()) as scope:
+            # Requests that were under way get the answers they can still get.
+            await session.failure.wait()
+        if scope.cancelled_caught:
+            raise deadline.exceeded(method)
+        return await act(await self._keeper.session(deadline), deadline)
 
     async def _request(
         self,
@@ -134,6 +153,15 @@ class Operations:
 def page(cursor: str | None) -> PaginatedRequestParams | None:
     """The parameters of one page of a listing."""
     return None if cursor is None else PaginatedRequestParams(cursor=cursor)
+
+
+def as_strings(arguments: dict[str, Any] | None) -> dict[str, str] | None:
+    """The protocol knows string arguments only: others are sent as JSON text."""
+    if arguments is None:
+        return None
+    return {
+        key: value if isinstance(value, str) else to_json(value).decode() for key, value in arguments.items()
+    }
 
 
 def _brief(error: ValidationError) -> str:

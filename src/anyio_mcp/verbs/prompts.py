@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Literal, cast, overload
 
 from mcp.types import (
     GetPromptRequest,
@@ -16,15 +18,19 @@ from mcp.types import (
     RequestParamsMeta,
 )
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from anyio_mcp._session.catalog import MAX_PAGES, all_pages
-from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout, page
+from anyio_mcp._session.tasks.records import TaskRecord
+from anyio_mcp._session.typed import TypedSession
+from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp.tasks import PromptTask, at_once
+from anyio_mcp.verbs.base import DEFAULT, Timeout, as_strings, page
+from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
 _RESULT: Final = TypeAdapter[GetPromptResult | InputRequiredResult](GetPromptResult | InputRequiredResult)
 
 
-class PromptVerbs(Operations):
+class PromptVerbs(TaskVerbs):
     """Verbs of `prompts/*`."""
 
     async def list_prompts(self, max_pages: int = MAX_PAGES, *, timeout: Timeout = DEFAULT) -> list[Prompt]:
@@ -46,6 +52,30 @@ class PromptVerbs(Operations):
         request = ListPromptsRequest(params=page(cursor))
         return await self._request(request, ListPromptsResult, timeout=timeout, replay=True)
 
+    @overload
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: Timeout = ...,
+        meta: dict[str, Any] | None = ...,
+        task: Literal[False] = ...,
+        ttl: None = ...,
+    ) -> GetPromptResult: ...
+
+    @overload
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: Timeout = ...,
+        meta: dict[str, Any] | None = ...,
+        task: Literal[True],
+        ttl: float | None = ...,
+    ) -> PromptTask: ...
+
     async def get_prompt(
         self,
         name: str,
@@ -53,9 +83,25 @@ class PromptVerbs(Operations):
         *,
         timeout: Timeout = DEFAULT,
         meta: dict[str, Any] | None = None,
-    ) -> GetPromptResult:
-        """A prompt, rendered by the server. Arguments that are not strings are sent as JSON text."""
-        return await self.get_prompt_mcp(name, arguments, timeout=timeout, meta=meta)
+        task: bool = False,
+        ttl: float | None = None,
+    ) -> GetPromptResult | PromptTask:
+        """A prompt, rendered by the server. Arguments that are not strings are sent as JSON text.
+
+        With `task=True` a `PromptTask`, see `call_tool`.
+        """
+        if not task:
+            return await self.get_prompt_mcp(name, arguments, timeout=timeout, meta=meta)
+        started = await self._start(
+            _builder(name, arguments, meta), _RESULT, task_wish(ttl), timeout=timeout, target=name
+        )
+        if isinstance(started, TaskRecord):
+            return self._prompt_task(started)
+        return PromptTask(self, None, at_once(lambda: started))
+
+    def prompt_task(self, task_id: str) -> PromptTask:
+        """A handle of a prompt's task that was started before, or by another client. Asks nothing yet."""
+        return self._prompt_task(self._tasks.record(task_id))
 
     async def get_prompt_mcp(
         self,
@@ -66,25 +112,31 @@ class PromptVerbs(Operations):
         meta: dict[str, Any] | None = None,
     ) -> GetPromptResult:
         """The same as `get_prompt`, whose result is the protocol's already."""
-        strings = _as_strings(arguments)
+        return await self._interact(_builder(name, arguments, meta), _RESULT, timeout=timeout, target=name)
 
-        def build(answers: InputResponses | None, state: str | None) -> GetPromptRequest:
-            params = GetPromptRequestParams(
-                name=name,
-                arguments=strings,
-                input_responses=answers,
-                request_state=state,
-                _meta=cast("RequestParamsMeta | None", meta),
-            )
-            return GetPromptRequest(params=params)
+    def _prompt_task(self, record: TaskRecord) -> PromptTask:
+        async def present(
+            raw: dict[str, Any], session: TypedSession, deadline: CallDeadline
+        ) -> Callable[[], GetPromptResult]:
+            result = GetPromptResult.model_validate(raw, by_name=False)
+            return lambda: result
 
-        return await self._interact(build, _RESULT, timeout=timeout, target=name)
+        return PromptTask(self, record, partial(self._result_of, record, present))
 
 
-def _as_strings(arguments: dict[str, Any] | None) -> dict[str, str] | None:
-    """The protocol knows string arguments only."""
-    if arguments is None:
-        return None
-    return {
-        key: value if isinstance(value, str) else to_json(value).decode() for key, value in arguments.items()
-    }
+def _builder(
+    name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None
+) -> Callable[[InputResponses | None, str | None], GetPromptRequest]:
+    strings = as_strings(arguments)
+
+    def build(answers: InputResponses | None, state: str | None) -> GetPromptRequest:
+        params = GetPromptRequestParams(
+            name=name,
+            arguments=strings,
+            input_responses=answers,
+            request_state=state,
+            _meta=cast("RequestParamsMeta | None", meta),
+        )
+        return GetPromptRequest(params=params)
+
+    return build

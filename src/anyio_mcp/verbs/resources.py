@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Literal, cast, overload
 
 from mcp.types import (
     BlobResourceContents,
@@ -28,14 +30,19 @@ from mcp.types import (
 from pydantic import AnyUrl, TypeAdapter
 
 from anyio_mcp._session.catalog import MAX_PAGES, all_pages
-from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout, page
+from anyio_mcp._session.tasks.records import TaskRecord
+from anyio_mcp._session.typed import TypedSession
+from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp.tasks import ResourceTask, at_once
+from anyio_mcp.verbs.base import DEFAULT, Timeout, page
+from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
 _RESULT: Final = TypeAdapter[ReadResourceResult | InputRequiredResult](
     ReadResourceResult | InputRequiredResult
 )
 
 
-class ResourceVerbs(Operations):
+class ResourceVerbs(TaskVerbs):
     """Verbs of `resources/*`."""
 
     async def list_resources(
@@ -80,28 +87,68 @@ class ResourceVerbs(Operations):
         request = ListResourceTemplatesRequest(params=page(cursor))
         return await self._request(request, ListResourceTemplatesResult, timeout=timeout, replay=True)
 
+    @overload
     async def read_resource(
-        self, uri: AnyUrl | str, *, timeout: Timeout = DEFAULT, meta: dict[str, Any] | None = None
-    ) -> list[TextResourceContents | BlobResourceContents]:
-        """The contents of a resource. Raises `MCPError` if there is none."""
-        result = await self.read_resource_mcp(uri, timeout=timeout, meta=meta)
-        return list(result.contents)
+        self,
+        uri: AnyUrl | str,
+        *,
+        timeout: Timeout = ...,
+        meta: dict[str, Any] | None = ...,
+        task: Literal[False] = ...,
+        ttl: None = ...,
+    ) -> list[TextResourceContents | BlobResourceContents]: ...
+
+    @overload
+    async def read_resource(
+        self,
+        uri: AnyUrl | str,
+        *,
+        timeout: Timeout = ...,
+        meta: dict[str, Any] | None = ...,
+        task: Literal[True],
+        ttl: float | None = ...,
+    ) -> ResourceTask: ...
+
+    async def read_resource(
+        self,
+        uri: AnyUrl | str,
+        *,
+        timeout: Timeout = DEFAULT,
+        meta: dict[str, Any] | None = None,
+        task: bool = False,
+        ttl: float | None = None,
+    ) -> list[TextResourceContents | BlobResourceContents] | ResourceTask:
+        """The contents of a resource. Raises `MCPError` if there is none.
+
+        With `task=True` a `ResourceTask`, see `call_tool`.
+        """
+        if not task:
+            return list((await self.read_resource_mcp(uri, timeout=timeout, meta=meta)).contents)
+        started = await self._start(
+            _builder(uri, meta), _RESULT, task_wish(ttl), timeout=timeout, target=str(uri)
+        )
+        if isinstance(started, TaskRecord):
+            return self._resource_task(started)
+        return ResourceTask(self, None, at_once(lambda: list(started.contents)))
+
+    def resource_task(self, task_id: str) -> ResourceTask:
+        """A handle of a resource's task that was started before, or by another client. Asks nothing yet."""
+        return self._resource_task(self._tasks.record(task_id))
 
     async def read_resource_mcp(
         self, uri: AnyUrl | str, *, timeout: Timeout = DEFAULT, meta: dict[str, Any] | None = None
     ) -> ReadResourceResult:
         """`read_resource`, as the protocol's own result."""
+        return await self._interact(_builder(uri, meta), _RESULT, timeout=timeout, target=str(uri))
 
-        def build(answers: InputResponses | None, state: str | None) -> ReadResourceRequest:
-            params = ReadResourceRequestParams(
-                uri=str(uri),
-                input_responses=answers,
-                request_state=state,
-                _meta=cast("RequestParamsMeta | None", meta),
-            )
-            return ReadResourceRequest(params=params)
+    def _resource_task(self, record: TaskRecord) -> ResourceTask:
+        async def present(
+            raw: dict[str, Any], session: TypedSession, deadline: CallDeadline
+        ) -> Callable[[], list[TextResourceContents | BlobResourceContents]]:
+            result = ReadResourceResult.model_validate(raw, by_name=False)
+            return lambda: list(result.contents)
 
-        return await self._interact(build, _RESULT, timeout=timeout, target=str(uri))
+        return ResourceTask(self, record, partial(self._result_of, record, present))
 
     async def subscribe_resource(self, uri: AnyUrl | str, *, timeout: Timeout = DEFAULT) -> None:
         """Ask for `notifications/resources/updated` on a resource (2025-11-25 and before)."""
@@ -112,3 +159,18 @@ class ResourceVerbs(Operations):
         """Undo `subscribe_resource`."""
         request = UnsubscribeRequest(params=UnsubscribeRequestParams(uri=str(uri)))
         await self._request(request, EmptyResult, timeout=timeout, target=str(uri))
+
+
+def _builder(
+    uri: AnyUrl | str, meta: dict[str, Any] | None
+) -> Callable[[InputResponses | None, str | None], ReadResourceRequest]:
+    def build(answers: InputResponses | None, state: str | None) -> ReadResourceRequest:
+        params = ReadResourceRequestParams(
+            uri=str(uri),
+            input_responses=answers,
+            request_state=state,
+            _meta=cast("RequestParamsMeta | None", meta),
+        )
+        return ReadResourceRequest(params=params)
+
+    return build

@@ -14,6 +14,8 @@ from mcp.types import (
     Completion,
     CompletionArgument,
     CompletionContext,
+    DiscoverRequest,
+    DiscoverResult,
     EmptyResult,
     LoggingLevel,
     PingRequest,
@@ -21,6 +23,7 @@ from mcp.types import (
     ProgressNotificationParams,
     PromptReference,
     RequestId,
+    RequestParams,
     ResourceTemplateReference,
     RootsListChangedNotification,
     SetLevelRequest,
@@ -29,7 +32,7 @@ from mcp.types import (
 
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
-from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout
+from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout, as_strings
 
 
 class ServerVerbs(Operations):
@@ -44,8 +47,8 @@ class ServerVerbs(Operations):
         """
 
         async def act(session: TypedSession, deadline: CallDeadline) -> bool:
-            if session.discover_result is not None and session.protocol_version is not None:
-                await session.send_discover(session.protocol_version)
+            if session.discover_result is not None:
+                await session.send_request(DiscoverRequest(params=RequestParams()), DiscoverResult)
             else:
                 await session.send_request(PingRequest(), EmptyResult)
             return True
@@ -78,7 +81,8 @@ class ServerVerbs(Operations):
         timeout: Timeout = DEFAULT,
     ) -> CompleteResult:
         """`complete`, as the protocol's own result."""
-        context = None if context_arguments is None else CompletionContext(arguments=context_arguments)
+        given = as_strings(context_arguments)
+        context = None if given is None else CompletionContext(arguments=given)
         params = CompleteRequestParams(
             ref=ref, argument=CompletionArgument.model_validate(argument), context=context
         )

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, TypeVar, cast, overload
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, Literal, TypeVar, overload
 
 import anyio
-from mcp import MCPError
 from mcp.shared.dispatcher import ProgressFnT
+from mcp.types import CallToolResult as RawToolResult
 from mcp.types import (
-    HEADER_MISMATCH,
-    CallToolRequest,
-    CallToolRequestParams,
-    InputRequiredResult,
-    InputResponses,
     ListToolsResult,
-    RequestParamsMeta,
     Tool,
 )
-from mcp.types import CallToolResult as RawToolResult
-from pydantic import TypeAdapter
 
 from anyio_mcp._session.catalog import MAX_PAGES, list_all_tools
-from anyio_mcp._session.rounds import finish_rounds
+from anyio_mcp._session.tasks.driver import follow_for_caller
+from anyio_mcp._session.tasks.records import TaskRecord
+from anyio_mcp._session.tasks.wire import TaskSnapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
-from anyio_mcp.errors import ToolError
+from anyio_mcp.errors import MCPClientError
 from anyio_mcp.handlers import ProgressHandler, progress_callback
-from anyio_mcp.results import CallToolResult, ResultSchemaError, error_text, tool_result
-from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout, page
+from anyio_mcp.results import CallToolResult, ResultSchemaError, adapter_for, tool_result
+from anyio_mcp.tasks import ToolTask, at_once
+from anyio_mcp.verbs.base import DEFAULT, Timeout, page
+from anyio_mcp.verbs.calling import Presented, present, refuse, task_result, tool_call
+from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_RESULT: Final = TypeAdapter[RawToolResult | InputRequiredResult](RawToolResult | InputRequiredResult)
-
 _LISTING_PATIENCE: Final = 30.0
 """Seconds the list of tools may take when a result that is here already waits for its schema."""
 
 
-class ToolVerbs(Operations):
+class ToolVerbs(TaskVerbs):
     """Verbs of `tools/*`."""
 
     _progress_handler: ProgressHandler | None
@@ -59,12 +57,14 @@ class ToolVerbs(Operations):
         self, *, cursor: str | None = None, timeout: Timeout = DEFAULT
     ) -> ListToolsResult:
         """One page of tools, as the protocol's own result."""
-        return await self._operate(
-            "tools/list",
-            lambda session, _: session.list_tools(params=page(cursor)),
-            timeout=timeout,
-            replay=True,
-        )
+
+        async def act(session: TypedSession, _: CallDeadline) -> ListToolsResult:
+            result = await session.list_tools(params=page(cursor))
+            if cursor is None and result.next_cursor is None:
+                session.catalog.learn(result.tools)
+            return result
+
+        return await self._operate("tools/list", act, timeout=timeout, replay=True)
 
     @overload
     async def call_tool(
@@ -77,6 +77,8 @@ class ToolVerbs(Operations):
         raise_on_error: bool = ...,
         meta: dict[str, Any] | None = ...,
         result_type: type[_T],
+        task: Literal[False] = ...,
+        ttl: None = ...,
     ) -> CallToolResult[_T]: ...
 
     @overload
@@ -90,7 +92,39 @@ class ToolVerbs(Operations):
         raise_on_error: bool = ...,
         meta: dict[str, Any] | None = ...,
         result_type: None = ...,
+        task: Literal[False] = ...,
+        ttl: None = ...,
     ) -> CallToolResult[Any]: ...
+
+    @overload
+    async def call_tool(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: Timeout = ...,
+        progress_handler: ProgressHandler | None = ...,
+        raise_on_error: bool = ...,
+        meta: dict[str, Any] | None = ...,
+        result_type: type[_T],
+        task: Literal[True],
+        ttl: float | None = ...,
+    ) -> ToolTask[_T]: ...
+
+    @overload
+    async def call_tool(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: Timeout = ...,
+        progress_handler: ProgressHandler | None = ...,
+        raise_on_error: bool = ...,
+        meta: dict[str, Any] | None = ...,
+        result_type: None = ...,
+        task: Literal[True],
+        ttl: float | None = ...,
+    ) -> ToolTask[Any]: ...
 
     async def call_tool(
         self,
@@ -102,7 +136,9 @@ class ToolVerbs(Operations):
         raise_on_error: bool = True,
         meta: dict[str, Any] | None = None,
         result_type: type[Any] | None = None,
-    ) -> CallToolResult[Any]:
+        task: bool = False,
+        ttl: float | None = None,
+    ) -> CallToolResult[Any] | ToolTask[Any]:
         """Call a tool and wait for its result.
 
         `timeout` is in seconds and covers everything, the progress handler included; without one the
@@ -118,14 +154,65 @@ class ToolVerbs(Operations):
 
         A cancelled call returns at once. The request may have been sent: the server is told that
         nobody waits, and a late answer is dropped.
+
+        With `task=True` the result is a `ToolTask`, at once: what the call would have raised about the
+        tool, `await task` raises. `ttl` is how many seconds the server is asked to keep the task; only
+        servers of 2025-11-25 can be asked. One that makes no task of the call answers it, and the handle
+        has the result already. A server of 2026-07-28 decides for itself: a call that it makes a task of
+        without `task=True` is followed to its end, within `timeout`, and cancelled there when nobody
+        waits any more.
         """
-        raw, tool = await self._call(
-            name, arguments, timeout=timeout, progress_handler=progress_handler, meta=meta, typed=True
+        if result_type is not None:
+            # Before anything is sent: a mistake in the type must not cost the result of a tool that ran.
+            adapter_for(result_type)
+        finish = partial(present, result_type=result_type, raise_on_error=raise_on_error)
+        if not task:
+            return finish(
+                *await self._call(
+                    name,
+                    arguments,
+                    timeout=timeout,
+                    progress_handler=progress_handler,
+                    meta=meta,
+                    typed=True,
+                )
+            )
+        call = tool_call(
+            name,
+            arguments,
+            meta=meta,
+            on_progress=self._on_progress(progress_handler),
+            wish=task_wish(ttl),
         )
-        if raw.is_error and raise_on_error:
-            raise ToolError(error_text(raw), result=tool_result(raw, output_schema=None))
-        schema = None if tool is None else tool.output_schema
-        return tool_result(raw, output_schema=schema, result_type=None if raw.is_error else result_type)
+
+        async def act(session: TypedSession, deadline: CallDeadline) -> TaskSnapshot | Presented:
+            answer = await call(session, deadline)
+            if isinstance(answer, TaskSnapshot):
+                return answer
+            try:
+                return partial(finish, *await self._judge(session, name, answer, deadline))
+            except ResultSchemaError as error:
+                return partial(refuse, error)
+
+        outcome = await self._operate("tools/call", act, timeout=timeout, target=name)
+        if isinstance(outcome, TaskSnapshot):
+            return self._tool_task(self._tasks.start(outcome), name, finish)
+        return ToolTask(self, None, at_once(outcome))
+
+    def tool_task(
+        self,
+        task_id: str,
+        name: str | None = None,
+        *,
+        result_type: type[Any] | None = None,
+        raise_on_error: bool = True,
+    ) -> ToolTask[Any]:
+        """A handle of a tool's task that was started before, or by another client. Asks nothing yet.
+
+        `name` is the tool's: with it the result is checked and converted by the tool's output schema.
+        """
+        finish = partial(present, result_type=result_type, raise_on_error=raise_on_error)
+        return self._tool_task(self._tasks.record(task_id), name, finish)
 
     async def call_tool_mcp(
         self,
@@ -152,44 +239,45 @@ class ToolVerbs(Operations):
         meta: dict[str, Any] | None,
         typed: bool,
     ) -> tuple[RawToolResult, Tool | None]:
-        handler = progress_handler or self._progress_handler
-        on_progress: ProgressFnT | None = None if handler is None else progress_callback(handler)
-
-        def build(answers: InputResponses | None, state: str | None) -> CallToolRequest:
-            params = CallToolRequestParams(
-                name=name,
-                arguments=arguments,
-                input_responses=answers,
-                request_state=state,
-                _meta=cast("RequestParamsMeta | None", meta),
-            )
-            return CallToolRequest(params=params)
-
-        first_request = build(None, None)
+        call = tool_call(name, arguments, meta=meta, on_progress=self._on_progress(progress_handler))
 
         async def act(session: TypedSession, deadline: CallDeadline) -> tuple[RawToolResult, Tool | None]:
-            async def send(request: CallToolRequest) -> RawToolResult | InputRequiredResult:
-                try:
-                    return await session.send_request(request, _RESULT, progress_callback=on_progress)
-                except MCPError as error:
-                    if error.code != HEADER_MISMATCH:
-                        raise
-                # The server wants arguments repeated in headers that only the tool's schema names;
-                # it has refused before running anything (2026-07-28, HTTP headers).
-                session.catalog.learn(await list_all_tools(session))
-                return await session.send_request(request, _RESULT, progress_callback=on_progress)
+            answer = await call(session, deadline)
+            if isinstance(answer, TaskSnapshot):
+                record = self._tasks.start(answer)
+                answer = task_result(await follow_for_caller(session, record, deadline))
+            return await self._judge(session, name, answer, deadline) if typed else (answer, None)
 
-            raw = await finish_rounds(
-                await send(first_request),
-                lambda answers, state: send(build(answers, state)),
-                session=session,
-                failure=session.failure,
-                deadline=deadline,
-            )
-            tool = await self._checked(session, name, raw, deadline) if typed and not raw.is_error else None
-            return raw, tool
+        return await self._operate(
+            "tools/call",
+            act,
+            timeout=timeout,
+            target=name,
+            failed=lambda outcome: bool(outcome[0].is_error),
+        )
 
-        return await self._operate("tools/call", act, timeout=timeout, target=name)
+    def _tool_task(
+        self,
+        record: TaskRecord,
+        name: str | None,
+        finish: Callable[[RawToolResult, Tool | None], CallToolResult[Any]],
+    ) -> ToolTask[Any]:
+        async def judge(raw: dict[str, Any], session: TypedSession, deadline: CallDeadline) -> Presented:
+            return partial(finish, *await self._judge(session, name, task_result(raw), deadline))
+
+        return ToolTask(self, record, partial(self._result_of, record, judge))
+
+    def _on_progress(self, own: ProgressHandler | None) -> ProgressFnT | None:
+        handler = own or self._progress_handler
+        return None if handler is None else progress_callback(handler)
+
+    async def _judge(
+        self, session: TypedSession, name: str | None, raw: RawToolResult, deadline: CallDeadline
+    ) -> tuple[RawToolResult, Tool | None]:
+        """`raw` and its tool, if `raw` conforms to it; `ResultSchemaError` if it does not."""
+        if raw.is_error or name is None:
+            return raw, None
+        return raw, await self._checked(session, name, raw, deadline)
 
     async def _checked(
         self, session: TypedSession, name: str, raw: RawToolResult, deadline: CallDeadline
@@ -209,7 +297,11 @@ class ToolVerbs(Operations):
             return tool
         try:
             await session.validate_tool_result(name, raw)
-        except RuntimeError as error:
+        except Exception as error:
+            if not isinstance(error, RuntimeError) or isinstance(error, MCPClientError):
+                # The SDK has listed once more, and could not. The tool has run all the same.
+                logger.warning("the result of %r is unchecked: %s", name, error)
+                return tool
             result: CallToolResult[Any] = tool_result(raw, output_schema=None)
-            raise ResultSchemaError(str(error)[:2000], result=result) from error
+            raise ResultSchemaError(str(error)[:2000], result=replace(result, data=None)) from error
         return tool

@@ -6,6 +6,7 @@ protocol version and from nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal, Protocol, final
 
 from mcp.types import (
@@ -24,7 +25,7 @@ from mcp.types import (
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import RootModel
 
-from anyio_mcp._session.tasks.wire import TaskReport, TaskSnapshot, read_report, read_snapshot
+from anyio_mcp._session.tasks.wire import TaskReport, bare_report, read_report, read_snapshot
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 
@@ -60,12 +61,13 @@ class Dialect(Protocol):
         """Ask for the task to be cancelled."""
         ...
 
-    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskSnapshot | None:
+    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskReport | None:
         """The state in the answer to that, if one is."""
         ...
 
-    def list(self, cursor: str | None) -> Request[Any, Any] | None:
-        """Ask for one page of tasks. None: there is no such question."""
+    @property
+    def list(self) -> Callable[[str | None], Request[Any, Any]] | None:
+        """Ask for the page of tasks at this cursor. None: there is no such question."""
         ...
 
 
@@ -79,7 +81,7 @@ class CoreDialect(Dialect):
         return GetTaskRequest(params=GetTaskRequestParams(task_id=task_id))
 
     def report(self, raw: dict[str, Any], task_id: str) -> TaskReport:
-        return TaskReport(snapshot=read_snapshot(raw, task_id=task_id))
+        return bare_report(read_snapshot(raw, task_id=task_id))
 
     def result(self, task_id: str) -> Request[Any, Any] | None:
         return GetTaskPayloadRequest(params=GetTaskPayloadRequestParams(task_id=task_id))
@@ -90,11 +92,12 @@ class CoreDialect(Dialect):
     def cancel(self, task_id: str) -> Request[Any, Any]:
         return CancelTaskRequest(params=CancelTaskRequestParams(task_id=task_id))
 
-    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskSnapshot | None:
-        return read_snapshot(raw, task_id=task_id)
+    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskReport | None:
+        return self.report(raw, task_id)
 
-    def list(self, cursor: str | None) -> Request[Any, Any] | None:
-        return ListTasksRequest(params=PaginatedRequestParams(cursor=cursor))
+    @property
+    def list(self) -> Callable[[str | None], Request[Any, Any]] | None:
+        return lambda cursor: ListTasksRequest(params=PaginatedRequestParams(cursor=cursor))
 
 
 # The extension wants `Mcp-Name` on every request that names a task, so that what sits between can route
@@ -141,10 +144,11 @@ class ExtensionDialect(Dialect):
     def cancel(self, task_id: str) -> Request[Any, Any]:
         return _Cancel(params=CancelTaskRequestParams(task_id=task_id))
 
-    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskSnapshot | None:
+    def cancelled(self, raw: dict[str, Any], task_id: str) -> TaskReport | None:
         return None
 
-    def list(self, cursor: str | None) -> Request[Any, Any] | None:
+    @property
+    def list(self) -> Callable[[str | None], Request[Any, Any]] | None:
         return None
 
 

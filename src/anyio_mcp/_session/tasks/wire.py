@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast, final, get_args
 
+from mcp import MCPError
 from mcp.types import ErrorData
 from pydantic import ValidationError
 
@@ -73,8 +74,11 @@ class TaskReport:
 
     snapshot: TaskSnapshot
     result: dict[str, Any] | None = None
-    error: ErrorData | None = None
+    """The raw result, if it is known."""
+    error: Exception | None = None
+    """Why there is no result, if there is none and that is known."""
     input_requests: dict[str, Any] | None = None
+    """What the task asks for."""
 
 
 def read_snapshot(raw: object, *, task_id: str | None = None) -> TaskSnapshot:
@@ -114,11 +118,25 @@ def read_report(raw: object, *, task_id: str | None = None) -> TaskReport:
         case "completed":
             return TaskReport(snapshot=snapshot, result=_object(task, "result"))
         case "failed":
-            return TaskReport(snapshot=snapshot, error=_error(task.get("error")))
+            return TaskReport(snapshot=snapshot, error=_failure(snapshot, task.get("error")))
         case "input_required":
             return TaskReport(snapshot=snapshot, input_requests=_object(task, "inputRequests"))
         case _:
-            return TaskReport(snapshot=snapshot)
+            return bare_report(snapshot)
+
+
+def bare_report(snapshot: TaskSnapshot) -> TaskReport:
+    """A snapshot that nothing came with."""
+    if snapshot.status != "cancelled":
+        return TaskReport(snapshot=snapshot)
+    text = f"the task {snapshot.task_id[:100]!r} was cancelled"
+    return TaskReport(snapshot=snapshot, error=TaskError(text, task=snapshot))
+
+
+def failure_of(snapshot: TaskSnapshot) -> TaskError:
+    """The error of a task that has failed, of which the server does not say how."""
+    why = snapshot.status_message or "the server does not say why"
+    return TaskError(f"the task {snapshot.task_id[:100]!r} failed: {why[:500]}", task=snapshot)
 
 
 def read_created(raw: Mapping[str, Any]) -> TaskSnapshot | None:
@@ -141,12 +159,12 @@ def _object(task: Mapping[str, Any], key: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _error(raw: object) -> ErrorData | None:
-    """The task's JSON-RPC error; None if the server does not say, or what it says is none."""
+def _failure(snapshot: TaskSnapshot, raw: object) -> Exception:
+    """The server's JSON-RPC error, as the plain call would have raised it."""
     try:
-        return ErrorData.model_validate(raw)
+        return MCPError.from_error_data(ErrorData.model_validate(raw))
     except ValidationError:
-        return None
+        return failure_of(snapshot)
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,112 @@
+"""Sending one tool call and seeing it through to its answer, and what a caller makes of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NoReturn, TypeAlias, cast
+
+from mcp import MCPError
+from mcp.shared.dispatcher import ProgressFnT
+from mcp.types import (
+    HEADER_MISMATCH,
+    CallToolRequest,
+    CallToolRequestParams,
+    InputRequiredResult,
+    InputResponses,
+    RequestParamsMeta,
+    Tool,
+)
+from mcp.types import CallToolResult as RawToolResult
+
+from anyio_mcp._session.catalog import list_all_tools
+from anyio_mcp._session.rounds import finish_rounds
+from anyio_mcp._session.tasks.starting import TOOL_ANSWER, CreatedTask, TaskWish, send_or_start
+from anyio_mcp._session.tasks.wire import TaskSnapshot
+from anyio_mcp._session.typed import TypedSession
+from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp.errors import ToolError, fresh
+from anyio_mcp.results import CallToolResult, ResultSchemaError, error_text, tool_result
+
+Call: TypeAlias = Callable[[TypedSession, CallDeadline], Awaitable[RawToolResult | TaskSnapshot]]
+Presented: TypeAlias = Callable[[], CallToolResult[Any]]
+"""Returns or raises what a call amounts to, as often as it is asked."""
+
+
+def tool_call(
+    name: str,
+    arguments: dict[str, Any] | None,
+    *,
+    meta: dict[str, Any] | None,
+    on_progress: ProgressFnT | None,
+    wish: TaskWish | None = None,
+) -> Call:
+    """What sends the call, repeats it where the protocol wants that, and returns the answer.
+
+    The answer may be a task: with a `wish`, and in the modern era without one.
+    """
+
+    def build(answers: InputResponses | None, state: str | None) -> CallToolRequest:
+        params = CallToolRequestParams(
+            name=name,
+            arguments=arguments,
+            input_responses=answers,
+            request_state=state,
+            _meta=cast("RequestParamsMeta | None", meta),
+        )
+        return CallToolRequest(params=params)
+
+    first_request = build(None, None)
+
+    async def call(session: TypedSession, deadline: CallDeadline) -> RawToolResult | TaskSnapshot:
+        async def send(request: CallToolRequest) -> RawToolResult | InputRequiredResult | TaskSnapshot:
+            ask = partial(
+                send_or_start,
+                session,
+                request,
+                TOOL_ANSWER,
+                wish=wish,
+                name=name,
+                deadline=deadline,
+                on_progress=on_progress,
+            )
+            try:
+                answer = await ask()
+            except MCPError as error:
+                if error.code != HEADER_MISMATCH:
+                    raise
+                # The server wants arguments repeated in headers that only the tool's schema names; it
+                # has refused before running anything (2026-07-28, HTTP headers).
+                session.catalog.learn(await list_all_tools(session))
+                answer = await ask()
+            return answer.snapshot() if isinstance(answer, CreatedTask) else answer
+
+        return await finish_rounds(
+            await send(first_request),
+            lambda answers, state: send(build(answers, state)),
+            session=session,
+            failure=session.failure,
+            deadline=deadline,
+        )
+
+    return call
+
+
+def present(
+    raw: RawToolResult, tool: Tool | None, *, result_type: type[Any] | None, raise_on_error: bool
+) -> CallToolResult[Any]:
+    """The public result of a call, or its public error."""
+    if raw.is_error and raise_on_error:
+        raise ToolError(error_text(raw), result=tool_result(raw, output_schema=None))
+    schema = None if tool is None else tool.output_schema
+    return tool_result(raw, output_schema=schema, result_type=None if raw.is_error else result_type)
+
+
+def refuse(error: ResultSchemaError) -> NoReturn:
+    """The public error of a call whose answer does not fit its schema."""
+    raise fresh(error)
+
+
+def task_result(raw: dict[str, Any]) -> RawToolResult:
+    """The answer that came as the result of a task."""
+    return RawToolResult.model_validate(raw, by_name=False)

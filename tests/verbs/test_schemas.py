@@ -1,0 +1,226 @@
+"""A result and the schema it was promised in: what is checked, and what a listing may never cost."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.types import HEADER_MISMATCH, CallToolRequestParams, ListToolsResult
+
+from anyio_mcp.client import Client
+from anyio_mcp.errors import DeadlineExceededError
+from anyio_mcp.results import ResultSchemaError
+from anyio_mcp.testing import VirtualTime
+from tests.verbs.servers import MODERN, Era, Scripted, connected, text_result, tool
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+class Lying(Scripted):
+    """A server whose tool `count` promises an integer and returns what the test says."""
+
+    def __init__(self, structured: Any, **result: Any) -> None:
+        super().__init__()
+        self.tools = [tool("count", SCHEMA)]
+        self.structured = structured
+        self.result = result
+
+    async def calling(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> Any:
+        return text_result("done", self.structured, **self.result)
+
+
+# --- a server that lies about its schema ----------------------------------------------------------
+
+
+async def test_a_result_that_breaks_its_schema_is_an_error_that_carries_it(era: Era) -> None:
+    server = Lying({"n": "many"})
+    async with connected(server.server, era) as client:
+        with pytest.raises(ResultSchemaError, match="many") as caught:
+            await client.call_tool("count")
+        assert await client.ping(), "the session lives"
+    assert caught.value.result.structured_content == {"n": "many"}
+    assert len(str(caught.value)) <= 2000
+
+
+async def test_a_result_without_the_structure_it_promised_is_an_error_when_that_is_known(era: Era) -> None:
+    server = Lying(None)
+    async with connected(server.server, era) as client:
+        await client.list_tools()
+        with pytest.raises(ResultSchemaError, match="did not return structured content"):
+            await client.call_tool("count")
+
+
+async def test_what_the_server_lies_about_can_still_be_had_unchecked(era: Era) -> None:
+    server = Lying({"n": "many"})
+    async with connected(server.server, era) as client:
+        raw = await client.call_tool_mcp("count")
+    assert raw.structured_content == {"n": "many"}
+
+
+async def test_a_result_that_is_an_error_is_not_checked(era: Era) -> None:
+    server = Lying({"n": "many"}, is_error=True)
+    async with connected(server.server, era) as client:
+        result = await client.call_tool("count", raise_on_error=False)
+    assert result.is_error
+    assert result.structured_content == {"n": "many"}
+    assert server.log.count("tools/list") == 0
+
+
+async def test_a_schema_that_is_none_is_an_error_that_carries_the_result(era: Era) -> None:
+    server = Lying({"n": 1})
+    server.tools = [tool("count", {"type": "object", "properties": {"n": {"type": 7}}})]
+    async with connected(server.server, era) as client:
+        with pytest.raises(ResultSchemaError, match="Invalid schema") as caught:
+            await client.call_tool("count")
+    assert caught.value.result.structured_content == {"n": 1}
+
+
+async def test_a_tool_that_is_not_listed_is_not_checked(era: Era) -> None:
+    server = Lying({"n": "many"})
+    server.tools = []
+    async with connected(server.server, era) as client:
+        result = await client.call_tool("count")
+        await client.call_tool("count")
+    assert result.data == {"n": "many"}
+    assert server.log.count("tools/list") == 1
+
+
+# --- a listing that fails after the tool has run --------------------------------------------------
+
+
+async def test_a_server_that_does_not_list_its_tools_costs_no_result(era: Era) -> None:
+    server = Lying({"n": "many"})
+
+    async def refuses(cursor: str | None) -> ListToolsResult:
+        raise MCPError(-32601, "no list")
+
+    server.listing = refuses
+    async with connected(server.server, era) as client:
+        for _ in range(2):
+            assert (await client.call_tool("count")).structured_content == {"n": "many"}
+    assert server.log.count("tools/list") == 1, "it has said no"
+
+
+async def test_a_listing_that_is_nonsense_costs_no_result(era: Era, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "anyio_mcp")
+    server = Lying({"n": "many"})
+
+    async def endless(cursor: str | None) -> ListToolsResult:
+        return ListToolsResult(tools=[], next_cursor="again")
+
+    server.listing = endless
+    async with connected(server.server, era) as client:
+        assert (await client.call_tool("count")).structured_content == {"n": "many"}
+    assert "repeats a cursor" in caplog.text
+
+
+class TestListingsThatTakeForEver:
+    """On a virtual clock: the listing may take as long as the call's deadline allows, and no longer."""
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> tuple[str, Any]:
+        return request.param, VirtualTime(request.param).options
+
+    @pytest.mark.parametrize(("timeout", "waited"), [(10.0, 5.0), (None, 30.0), (1000.0, 30.0)])
+    async def test_a_listing_that_never_comes_costs_no_result(
+        self, era: Era, timeout: float | None, waited: float
+    ) -> None:
+        server = Lying({"n": "many"})
+
+        async def hangs(cursor: str | None) -> ListToolsResult:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        server.listing = hangs
+        with anyio.fail_after(3600):
+            async with connected_for_long(server, era) as client:
+                began = anyio.current_time()
+                result = await client.call_tool("count", timeout=timeout)
+                assert anyio.current_time() - began == pytest.approx(waited)
+        assert result.structured_content == {"n": "many"}
+
+    async def test_a_call_that_never_ends_is_bounded_whatever_listing_would_follow(self, era: Era) -> None:
+        server = Lying(None)
+
+        async def hangs(context: Any, params: Any) -> Any:
+            await anyio.sleep_forever()
+
+        server.calling = hangs
+        with anyio.fail_after(3600):
+            async with connected_for_long(server, era) as client:
+                with pytest.raises(DeadlineExceededError) as caught:
+                    await client.call_tool("count", timeout=7)
+        assert (caught.value.phase, caught.value.seconds) == ("call", 7.0)
+
+
+def connected_for_long(server: Scripted, era: Era) -> Any:
+    """Without the heartbeat, which has a say in how long a silent server is waited for."""
+    return Client(server.server, mode=era, heartbeat=None)
+
+
+# --- arguments that must be repeated in headers (2026-07-28) --------------------------------------
+
+
+class Strict(Scripted):
+    """A server that refuses calls whose headers it misses, so many times."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.tools = [tool("x")]
+        self.refusals = refusals
+
+    async def calling(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise MCPError(HEADER_MISMATCH, "Mcp-Param-Region is missing")
+        return text_result("done", {"n": 1})
+
+
+async def test_a_call_refused_for_its_headers_is_sent_once_more_after_a_listing() -> None:
+    server = Strict(refusals=1)
+    async with connected(server.server, MODERN) as client:
+        result = await client.call_tool("x", {"a": 1})
+        assert result.structured_content == {"n": 1}
+    assert [method for method, _ in server.log.seen if method.startswith("tools/")] == [
+        "tools/call",
+        "tools/list",
+        "tools/call",
+    ]
+    assert [params["arguments"] for params in server.log.params("tools/call")] == [{"a": 1}, {"a": 1}]
+
+
+async def test_a_call_refused_again_is_not_sent_a_third_time() -> None:
+    server = Strict(refusals=5)
+    async with connected(server.server, MODERN) as client:
+        with pytest.raises(MCPError, match="Mcp-Param-Region") as caught:
+            await client.call_tool("x")
+    assert caught.value.code == HEADER_MISMATCH
+    assert (server.log.count("tools/call"), server.log.count("tools/list")) == (2, 1)
+
+
+async def test_a_listing_made_for_the_headers_serves_the_schema_as_well() -> None:
+    server = Strict(refusals=1)
+    server.tools = [tool("x", SCHEMA)]
+    async with connected(server.server, MODERN) as client:
+        await client.call_tool("x")
+        await client.call_tool("x")
+    assert server.log.count("tools/list") == 1
+
+
+async def test_any_other_refusal_is_not_sent_again(era: Era) -> None:
+    server = Scripted()
+
+    async def refuses(context: Any, params: Any) -> Any:
+        raise MCPError(-32000, "no")
+
+    server.calling = refuses
+    async with connected(server.server, era) as client:
+        with pytest.raises(MCPError):
+            await client.call_tool("x")
+    assert server.log.count("tools/call") == 1
