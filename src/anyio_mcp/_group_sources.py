@@ -1,0 +1,85 @@
+"""What a group is made of: its servers, from any shape of configuration, and what each is given.
+
+Opens nothing; which transport reaches a server is decided by its client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from mcp.types import Implementation, SamplingCapability
+
+from anyio_mcp._config_text import Variables
+from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
+from anyio_mcp.handlers import (
+    ElicitationHandler,
+    LogHandler,
+    MessageHandler,
+    MessageHandlerFunction,
+    ProgressHandler,
+    RootsHandler,
+    RootsList,
+    SamplingHandler,
+)
+from anyio_mcp.mcp_config import MCPConfig, check_name, named_servers, parse_server
+from anyio_mcp.transports.infer import Source
+
+
+class ServerSettings(TypedDict, total=False):
+    """What every server of a group is given, as `Client` takes it.
+
+    Not `auth`: what proves who you are to one server must not be sent to another. It is part of a
+    server's own configuration.
+    """
+
+    mode: str
+    timeouts: Timeouts | None
+    heartbeat: Heartbeat | None
+    restart: Restart | None
+    limits: Limits | None
+    client_info: Implementation | None
+    auto_initialize: bool
+    roots: RootsList | RootsHandler | None
+    sampling_handler: SamplingHandler | None
+    sampling_capabilities: SamplingCapability | None
+    elicitation_handler: ElicitationHandler | None
+    log_handler: LogHandler | None
+    message_handler: MessageHandler | MessageHandlerFunction | None
+    progress_handler: ProgressHandler | None
+
+
+def sources_of(config: MCPConfig | Mapping[str, Any]) -> dict[str, Source]:
+    """The servers of a configuration by name, without those that are disabled.
+
+    Raises what `MCPConfig.parse` raises.
+    """
+    if isinstance(config, MCPConfig):
+        return dict(config.servers)
+    if not isinstance(config, Mapping):
+        raise TypeError(
+            "a ClientGroup takes an MCPConfig or a mapping of names to servers, "
+            f"not {type(cast('object', config)).__name__}; a file is read by MCPConfig.load"
+        )
+    if not config:
+        return {}
+    named = _named_sources(config)
+    found = {name: source_of(name, server) for name, server in named.items()}
+    return {name: source for name, source in found.items() if source is not None}
+
+
+def _named_sources(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    servers, is_bare = named_servers(config)
+    if is_bare and not {"command", "url"} & config.keys():
+        # Names to servers, of which some are no mappings.
+        return {check_name(name): server for name, server in config.items()}
+    return servers
+
+
+def source_of(name: str, server: Any) -> Source | None:
+    """What a client can be made of; None for a server that is disabled."""
+    if isinstance(server, Mapping):
+        return parse_server(name, cast("Mapping[str, Any]", server), variables=Variables())
+    if server is None:
+        raise TypeError(f"server {name!r}: None is no server")
+    return server
