@@ -5,9 +5,21 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+import trio
 
 from tests.leaks import child_processes
+
+
+def pytest_collection_finish() -> None:
+    """What collecting the tests has made is no test's garbage: looking through it after each costs more
+    than the tests."""
+    # Frozen objects have no referrers, which Hypothesis would take for a mistake of trio's.
+    hypothesis.find(hypothesis.strategies.none(), lambda _: True)
+    trio.run(trio.lowlevel.checkpoint)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

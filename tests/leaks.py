@@ -7,11 +7,13 @@ from pathlib import Path
 
 def child_processes() -> set[int]:
     """The pids of this process's direct children, zombies included."""
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that ended meanwhile; its children are another's now
+    return found
 
 
 def open_sockets() -> set[str]:

@@ -3,7 +3,10 @@
 General layout:
 
 client.py       `Client`: configuration and the doors into its session
-verbs/          its operations: tools, resources, prompts, the server as a whole
+group.py        `ClientGroup`: many servers, each with a client; _group*.py are its parts
+mcp_config.py   `MCPConfig`: configuration files that other programs write
+verbs/          its operations: tools, resources, prompts, tasks, the server as a whole
+tasks.py        handles of background tasks; _session/tasks/ speaks of them in either dialect
 _session/       the session: actor.py runs it, dispatcher.py moves requests, correlation.py and
                 lifecycle.py decide without waiting, watchdog.py bounds every wait, negotiation.py
                 settles the era, inbound.py serves the server, keeper.py and doors.py say which
@@ -27,8 +30,11 @@ from anyio_mcp.errors import (
     SessionLostError,
     ToolError,
 )
+from anyio_mcp.group import ClientGroup
 from anyio_mcp.handlers import ElicitResult, LogMessage, MessageHandler
+from anyio_mcp.mcp_config import MCPConfig
 from anyio_mcp.results import CallToolResult, ResultSchemaError
+from anyio_mcp.tasks import PromptTask, ResourceTask, TaskError, TaskSnapshot, ToolTask
 from anyio_mcp.telemetry import SessionStats
 from anyio_mcp.transports import (
     MemoryTransport,
@@ -41,13 +47,20 @@ from anyio_mcp.verbs.base import DEFAULT
 __all__ = (
     # the client
     "Client",
+    "ClientGroup",
     "CallToolResult",
     "SessionState",
     "SessionStats",
+    # background tasks
+    "ToolTask",
+    "PromptTask",
+    "ResourceTask",
+    "TaskSnapshot",
     # settings
     "DEFAULT",
     "Heartbeat",
     "Limits",
+    "MCPConfig",
     "Restart",
     "Timeouts",
     # transports
@@ -67,5 +80,6 @@ __all__ = (
     "RequestFailedError",
     "ResultSchemaError",
     "SessionLostError",
+    "TaskError",
     "ToolError",
 )

@@ -26,8 +26,9 @@ from anyio_mcp._session.actor import SessionActor, SessionSettings
 from anyio_mcp._session.doors import Doors
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import SessionState
-from anyio_mcp._session.negotiation import negotiate
+from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.typed import TypedSession, typed_session
+from anyio_mcp._session.watchdog import CallDeadline
 from anyio_mcp.config import (
     DEFAULT_HEARTBEAT,
     DEFAULT_RESTART,
@@ -56,10 +57,11 @@ from anyio_mcp.verbs.prompts import PromptVerbs
 from anyio_mcp.verbs.resources import ResourceVerbs
 from anyio_mcp.verbs.server import ServerVerbs
 from anyio_mcp.verbs.subscriptions import SubscriptionVerbs
+from anyio_mcp.verbs.tasks import TaskVerbs
 from anyio_mcp.verbs.tools import ToolVerbs
 
 
-class Client(ToolVerbs, ResourceVerbs, PromptVerbs, SubscriptionVerbs, ServerVerbs):
+class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs, ServerVerbs):
     """A client of one MCP server: one session, shared by everybody who uses this object.
 
     Three doors:
@@ -139,6 +141,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, SubscriptionVerbs, ServerVer
         self._timeouts = settings.timeouts
         self._restart = settings.restart
         self._progress_handler = settings.progress_handler
+        self._initialized = False
+        self._tasks = TaskRegistry()
         self._keeper = SessionKeeper(
             settings.name,
             lambda on_state: SessionActor(self._session_settings(), on_state=on_state),
@@ -237,6 +241,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, SubscriptionVerbs, ServerVer
 
         Raises `NotConnectedError` outside a context, or why the session has ended.
         """
+        self._keeper.check_loop()
         actor = self._keeper.actor
         if actor is None or not len(self._keeper.leases):
             raise NotConnectedError(f"{self.name} is not connected")
@@ -248,12 +253,14 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, SubscriptionVerbs, ServerVer
         Returns what is known of the server. Raises what entering a client raises.
         """
 
-        async def act(session: TypedSession, _: object) -> InitializeResult:
-            if session.protocol_version is None:
-                await negotiate(session, self._settings.mode, seconds=self._settings.timeouts.connect_seconds)
+        async def act(session: TypedSession, deadline: CallDeadline) -> InitializeResult:
+            await session.negotiate(self._settings.mode, deadline)
             return _known(session)
 
-        return await self._operate("initialize", act, timeout=timeout)
+        known = await self._operate("initialize", act, timeout=timeout)
+        # A session that replaces this one must speak the same language without being asked.
+        self._initialized = True
+        return known
 
     @property
     def initialize_result(self) -> InitializeResult:
@@ -323,12 +330,13 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, SubscriptionVerbs, ServerVer
             timeouts=settings.timeouts,
             limits=settings.limits,
             heartbeat=settings.heartbeat,
-            auto_initialize=settings.auto_initialize,
+            auto_initialize=settings.auto_initialize or self._initialized,
             typed_layer=lambda dispatcher, failure: typed_session(
                 dispatcher,
                 failure,
                 callbacks=lambda: self._settings.callbacks,
                 client_info=settings.client_info,
+                tasks=self._tasks,
             ),
         )
 

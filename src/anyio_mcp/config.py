@@ -28,9 +28,13 @@ def duration(name: str, value: float | None) -> float:
     # bool is an int, and timeout=True is a mistake that would otherwise mean one second
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be seconds as a number, or None, not {value!r}")
-    if math.isnan(value) or value < 0:
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond all measure; use None for no limit") from None
+    if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"{name} must not be negative, not {value!r}")
-    return float(value)
+    return seconds
 
 
 @final

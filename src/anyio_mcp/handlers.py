@@ -276,10 +276,10 @@ async def default_log_handler(message: LogMessage) -> None:
 
     `notice` is logged as INFO, `alert` and `emergency` as CRITICAL.
     """
-    level = _LEVELS[message.level]
-    # Formatting costs what the server chooses: nothing is formatted unless a record is wanted.
-    if _server_logger.isEnabledFor(level):
-        _server_logger.log(level, "%s: %s", _LogText(message.logger or "server"), _LogText(message.data))
+    # Formatting costs what the server chooses: it waits until a record is written.
+    _server_logger.log(
+        _LEVELS[message.level], "%s: %s", _LogText(message.logger or "server"), _LogText(message.data)
+    )
 
 
 @final

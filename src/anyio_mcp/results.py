@@ -118,13 +118,11 @@ def error_text(raw: types.CallToolResult) -> str:
     parts: list[str] = []
     length = 0
     for block in raw.content:
-        if not isinstance(block, types.TextContent):
-            continue
-        # One more than fits, so that the cut below knows there was more.
-        parts.append(block.text[: MAX_ERROR_TEXT + 1])
-        length += len(parts[-1]) + 1
-        if length > MAX_ERROR_TEXT:
-            break
+        if isinstance(block, types.TextContent):
+            parts.append(block.text)
+            length += len(block.text) + 1
+        if length > MAX_ERROR_TEXT + 1:
+            break  # what follows is cut off anyway
     text = "\n".join(parts).strip()
     if len(text) > MAX_ERROR_TEXT:
         text = text[: MAX_ERROR_TEXT - 1] + "…"

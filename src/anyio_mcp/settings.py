@@ -27,6 +27,7 @@ from anyio_mcp.handlers import (
     elicitation_callback,
     logging_callback,
     message_callback,
+    progress_callback,
     roots_callback,
     sampling_callback,
 )
@@ -83,3 +84,7 @@ class ClientSettings:
     auto_initialize: bool
     callbacks: Callbacks
     progress_handler: ProgressHandler | None
+
+    def __post_init__(self) -> None:
+        if self.progress_handler is not None:
+            progress_callback(self.progress_handler)

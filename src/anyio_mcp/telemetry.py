@@ -18,14 +18,8 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from anyio_mcp.errors import ToolError
-
 _BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-_TARGET: Final = {
-    "tools/call": "gen_ai.tool.name",
-    "prompts/get": "gen_ai.prompt.name",
-    "resources/read": "mcp.resource.uri",
-}
+_NAMED: Final = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
 _tracer = trace.get_tracer("anyio_mcp")
 _durations = metrics.get_meter("anyio_mcp").create_histogram(
@@ -63,50 +57,68 @@ class SessionStats:
     unsent_cancellations: int
 
 
+@final
+@dataclass(slots=True, eq=False)
+class Measurement:
+    """One operation being measured."""
+
+    attributes: dict[str, AttributeValue]
+    error: dict[str, AttributeValue] | None = None
+
+    def tool_failed(self) -> None:
+        """The operation succeeded, and what it says is that the tool failed."""
+        self.error = {"error.type": "tool_error"}
+
+
 @contextmanager
-def operation(method: str, target: str | None, network: Literal["tcp", "pipe", "memory"]) -> Generator[None]:
+def operation(
+    method: str, target: str | None, network: Literal["tcp", "pipe", "memory"]
+) -> Generator[Measurement]:
     """Measure one public operation; with an OpenTelemetry SDK installed, also as a client span."""
-    attributes: dict[str, AttributeValue] = {"mcp.method.name": method}
+    measurement = Measurement({"mcp.method.name": method})
     if network != "memory":
-        attributes["network.transport"] = network
-    if target is not None and method in _TARGET and method != "resources/read":
-        attributes[_TARGET[method]] = target
+        measurement.attributes["network.transport"] = network
+    # URIs are as many as there are resources: too many for a metric, or for the name of a span.
+    named = target is not None and method in _NAMED
+    if target is not None and method in _NAMED:
+        measurement.attributes[_NAMED[method]] = target
     started = time.perf_counter()
     try:
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            yield
+            yield measurement
         else:
-            yield from _in_span(method, target, attributes)
+            extra = {} if target is None or named else {"mcp.resource.uri": target}
+            yield from _in_span(f"{method} {target}" if named else method, measurement, extra)
     except BaseException as error:
-        attributes.update(_error_attributes(error))
+        measurement.error = _error_attributes(error)
         raise
     finally:
+        attributes = {**measurement.attributes, **(measurement.error or {})}
         _durations.record(time.perf_counter() - started, attributes)
 
 
-def _in_span(method: str, target: str | None, attributes: dict[str, AttributeValue]) -> Generator[None]:
-    name = method if target is None else f"{method} {target}"
+def _in_span(name: str, measurement: Measurement, extra: dict[str, str]) -> Generator[Measurement]:
     with _tracer.start_as_current_span(
         name,
         kind=SpanKind.CLIENT,
-        attributes=attributes,
+        attributes={**measurement.attributes, **extra},
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
         try:
-            yield
+            yield measurement
         except BaseException as error:
-            for key, value in _error_attributes(error).items():
-                span.set_attribute(key, value)
-            span.set_status(StatusCode.ERROR, type(error).__name__)
+            measurement.error = _error_attributes(error)
             raise
+        finally:
+            if measurement.error is not None:
+                span.set_attributes(measurement.error)
+                span.set_status(StatusCode.ERROR, str(measurement.error["error.type"]))
 
 
 def _error_attributes(error: BaseException) -> dict[str, AttributeValue]:
     if isinstance(error, MCPError):
         return {"error.type": str(error.code), "rpc.response.status_code": str(error.code)}
-    if isinstance(error, ToolError):
-        return {"error.type": "tool_error"}
     return {"error.type": type(error).__qualname__}
 
 

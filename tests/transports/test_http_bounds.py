@@ -91,9 +91,8 @@ async def test_every_byte_from_the_server_counts_as_traffic() -> None:
 
     async with fault_server(handler) as server, connected(server.url) as driver:
         connection = driver.connection
-        request = await driver.request()
-        await server.until(lambda s: len(s.requests) == 1)
         before = connection.last_traffic
+        request = await driver.request()
         while connection.last_traffic == before:
             await anyio.sleep(0.001)
         at_head = connection.last_traffic
@@ -223,9 +222,8 @@ async def test_a_reader_that_stops_reading_slows_the_server_down() -> None:
         await server.until(lambda s: len(s.requests) == 1)
         while driver.connection.incoming.statistics().tasks_waiting_send == 0:
             await anyio.sleep(0.001)
-        before = sent
-        await anyio.sleep(0.1)
-        assert sent - before < 50
+        # Time in which all fifty would arrive, if they were read.
+        await anyio.sleep(0.2)
         assert sent < 50
     # and leaving did not wait for a reader
 

@@ -131,8 +131,9 @@ class TestConfiguration:
         assert (transport.command, transport.args, transport.cwd) == ("/bin/cat", ("a",), "/tmp")
         assert transport.env == {"KEY": "value"}
         assert transport.kind == "pipe"
+        frozen: Any = transport
         with pytest.raises(AttributeError):
-            transport.command = "other"  # pyright: ignore[reportAttributeAccessIssue]
+            frozen.command = "other"
 
     @pytest.mark.parametrize(
         ("arguments", "settings", "error", "accepted"),

@@ -212,7 +212,8 @@ def test_servers_that_are_no_mapping_are_a_type_error(servers: Any) -> None:
 
 @pytest.mark.parametrize("inner", ["x", None, ["x"]], ids=repr)
 def test_a_server_that_is_no_mapping_is_a_type_error(inner: Any) -> None:
-    assert refusal(TypeError, {"mcpServers": {"a": inner}}) == "a server configuration must be a mapping"
+    text = refusal(TypeError, {"mcpServers": {"a": inner}})
+    assert text.endswith("a server configuration must be a mapping")
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,7 @@ def test_a_value_becomes_what_its_schema_says(schema: Any, value: Any, expected:
         ({"type": "boolean"}, 1),
         ({"type": "null"}, 0),
         ({"const": 1}, True),
+        ({"enum": [1, False]}, 0),
         ({"enum": [1, 2]}, 3),
         ({"enum": []}, 3),
         (False, 1),
@@ -246,10 +247,15 @@ def test_absent_optional_fields_read_as_their_default_or_none() -> None:
             "c": {"type": "array", "items": {"type": "integer"}, "default": [1]},
             "d": {"type": "integer", "default": "not an integer"},
             "e": {"type": "array", "default": list(range(1000))},
+            "f": {"type": "object", "properties": {"x": {"type": "integer"}}, "default": {"x": 1}},
+            "g": {"type": "array", "items": {"properties": {"x": {}}}, "default": [{"x": 1}]},
+            "h": {"type": "object", "default": {"x": {"y": [1]}}},
         },
     }
     one, two = converted(schema, {}), converted(schema, {"a": 4})
     assert (one.a, one.b, one.c, one.d, one.e) == (None, date(2026, 2, 3), [1], None, None)
+    assert (one.f, one.g, one.h) == (None, None, {"x": {"y": [1]}})
+    assert one.h is not two.h
     assert two.a == 4
     one.c.append(2)
     assert two.c == [1]
@@ -299,6 +305,7 @@ def test_members_of_a_union_are_told_apart_by_tags_required_and_common_propertie
     schema = in_object(
         {
             "oneOf": [
+                {},
                 {**member("Cat", kind={"const": "cat"}, day={"format": "date"}), "required": ["kind"]},
                 {**member("Dog", kind={"const": "dog"}, day={"format": "date"}), "required": ["kind"]},
                 member("One", a={"type": "integer"}),
@@ -306,7 +313,6 @@ def test_members_of_a_union_are_told_apart_by_tags_required_and_common_propertie
                 {"type": "string"},
                 {"type": "array", "items": {"type": "integer"}},
                 {"type": "array", "items": DAY},
-                {},
             ]
         }
     )

@@ -336,7 +336,7 @@ def test_small_objects_do_not_grow_by_what_their_schema_says_of_absent_fields() 
     assert found is not None
     started = time.perf_counter()
     with pytest.raises(MismatchError, match="too many"):
-        found.convert([{}] * 10_000)
+        found.convert([{}] * 200)
     plain = {f"p{i}": {"type": "integer", "default": 1} for i in range(1000)}
     found = schema_type({"type": "array", "items": {"properties": plain}})
     assert found is not None
@@ -375,6 +375,15 @@ def test_annotations_that_would_be_endless_are_any() -> None:
     assert hints["json"] == list[Any] | int | None
     assert (hints["big"], hints["odd"], hints["union"]) == (Any, Any, Any)
     assert hints["tuple"] == list[Any] | None
+    lists = schema_type({"properties": {"x": {"anyOf": [{"items": {"const": i}} for i in range(100)]}}})
+    assert lists is not None
+    assert lists.record is not None
+    assert lists.record.__annotations__["x"] is Any
+    chain = {f"d{i}": {"additionalProperties": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(100)}
+    dicts = schema_type({"properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": chain})
+    assert dicts is not None
+    assert dicts.record is not None
+    assert str(dicts.record.__annotations__["x"]).count("dict") <= 64
     doubled = schema_type(doubling("anyOf"))
     assert doubled is not None
     assert doubled.record is not None
@@ -391,6 +400,9 @@ def test_one_schema_makes_one_type_until_the_memory_is_full(monkeypatch: pytest.
     value = first.convert({"kept0": 1})
     monkeypatch.setattr(schema_cache, "MAX_CACHE_BYTES", 1000)
     for number in range(1, 50):
+        schema_type(schema(number))
+        assert schema_type(schema(0)) is first  # used again and again, it stays
+    for number in range(50, 100):
         schema_type(schema(number))
     again = schema_type(schema(0))
     assert again is not None

@@ -33,9 +33,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import anyio_mcp.telemetry as real
+from anyio_mcp._session import actor
 from anyio_mcp.client import Client
 from anyio_mcp.errors import DeadlineExceededError, SessionLostError, ToolError
-from anyio_mcp.results import CallToolResult as Result
 from anyio_mcp.verbs import base as verbs
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +95,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     telemetry = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(telemetry)
     monkeypatch.setattr(verbs, "operation", telemetry.operation)
+    monkeypatch.setattr(actor, "record_session", telemetry.record_session)
     yield Recorded(telemetry, exporter, reader, tracers.get_tracer("the user's own"))
     tracers.shutdown()
     meters.shutdown()
@@ -105,6 +106,7 @@ class Metas:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Mapping[str, Any]]] = []
+        self.fails = False
         self.server = Server(
             "telemetry",
             on_call_tool=self.call_tool,
@@ -131,7 +133,7 @@ class Metas:
             raise MCPError(-32050, SECRET, SECRET)
         if params.name == "hangs":
             await anyio.sleep_forever()
-        return CallToolResult(content=[TextContent(type="text", text=SECRET)])
+        return CallToolResult(content=[TextContent(type="text", text=SECRET)], is_error=self.fails)
 
     async def get_prompt(
         self, context: ServerRequestContext[Any], params: GetPromptRequestParams
@@ -188,6 +190,18 @@ async def test_a_span_is_a_child_of_the_callers_span_and_calls_side_by_side_are_
         assert span.parent.span_id == mine.get_span_context().span_id
 
 
+async def test_the_uri_of_a_resource_is_an_attribute_of_the_span_and_no_part_of_its_name(
+    recorded: Recorded,
+) -> None:
+    with anyio.fail_after(5):
+        async with Client(Metas().server) as client:
+            await client.read_resource("memo://x")
+    span = recorded.span()
+    assert span.name == "resources/read"
+    assert (span.attributes or {}).get("mcp.resource.uri") == "memo://x"
+    assert "mcp.resource.uri" not in recorded.points()[0].attributes, "of as many values as there are URIs"
+
+
 @pytest.mark.parametrize(("network", "expected"), [("tcp", "tcp"), ("pipe", "pipe"), ("memory", None)])
 def test_the_network_is_named_unless_there_is_none(
     recorded: Recorded, network: str, expected: str | None
@@ -211,6 +225,19 @@ async def test_the_servers_error_is_recorded_by_its_code(recorded: Recorded) -> 
     for attributes in (span.attributes or {}, recorded.points()[0].attributes):
         assert attributes["error.type"] == "-32050"
         assert attributes["rpc.response.status_code"] == "-32050"
+
+
+@pytest.mark.parametrize("raise_on_error", [True, False])
+async def test_a_tool_that_fails_is_recorded_as_one(recorded: Recorded, raise_on_error: bool) -> None:
+    metas = Metas()
+    metas.fails = True
+    with anyio.fail_after(5):
+        async with Client(metas.server) as client:
+            with contextlib.suppress(ToolError):
+                await client.call_tool("add", raise_on_error=raise_on_error)
+    for attributes in (recorded.span().attributes or {}, recorded.points()[0].attributes):
+        assert attributes.get("error.type") == "tool_error"
+    assert recorded.span().status.status_code is StatusCode.ERROR
 
 
 async def test_a_deadline_is_recorded_by_its_name(recorded: Recorded) -> None:
@@ -239,9 +266,7 @@ async def test_a_cancelled_call_ends_its_span(recorded: Recorded) -> None:
 
 
 def test_each_kind_of_error_has_its_type(recorded: Recorded) -> None:
-    result: Result[Any] = Result(content=[])
     kinds: dict[Exception, str] = {
-        ToolError("no", result=result): "tool_error",
         SessionLostError("gone", reason="eof"): "SessionLostError",
         KeyError("x"): "KeyError",
         MCPError(-32601, "no"): "-32601",
@@ -288,6 +313,25 @@ def test_durations_fall_into_the_buckets_of_the_conventions(recorded: Recorded) 
     for name in ("mcp.client.operation.duration", "mcp.client.session.duration"):
         assert recorded.points(name)[0].explicit_bounds == boundaries
         assert recorded.metric(name).unit == "s"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(None, None), (SessionLostError("gone", reason="eof"), "SessionLostError")],
+    ids=["closed", "lost"],
+)
+async def test_a_session_is_measured_when_it_ends(
+    recorded: Recorded, error: Exception | None, kind: str | None
+) -> None:
+    with anyio.fail_after(5):
+        async with Client(Metas().server, mode="legacy") as client:
+            assert client._keeper.actor is not None
+            client._keeper.actor.close(error)
+    (point,) = recorded.points("mcp.client.session.duration")
+    assert point.count == 1
+    assert 0 <= point.sum < 5, "seconds"
+    assert point.attributes.get("mcp.protocol.version") == "2025-11-25"
+    assert point.attributes.get("error.type") == kind
 
 
 def test_a_session_is_one_measurement_with_its_version_and_why_it_ended(recorded: Recorded) -> None:

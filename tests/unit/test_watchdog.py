@@ -72,6 +72,18 @@ async def test_all_who_wait_wake_in_one_pass_each_with_an_error_of_its_own() -> 
     assert len(failure) == 0
 
 
+async def test_the_first_reason_is_the_reason_and_who_was_told_is_not_kept() -> None:
+    failure = SessionFailure()
+    with anyio.CancelScope() as scope:
+        failure.attach(scope)
+        assert failure.fire(GONE) is True
+        assert len(failure) == 0
+        assert failure.fire(SessionLostError("later", reason="closed")) is False
+        await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert failure.error is GONE
+
+
 async def test_waiting_for_a_failure_ends_when_it_fires_and_at_once_when_it_has() -> None:
     failure = SessionFailure()
     with anyio.fail_after(3600):

@@ -24,6 +24,7 @@ from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import (
     CallDeadline,
     SessionFailure,
+    current_deadline,
     deadline_exceeded,
     guard,
     watch_for_silence,
@@ -128,6 +129,9 @@ class SessionActor:
         Returns normally however the session ends: why is in `failure`. Only cancellation and a bug in
         this library leave as exceptions.
         """
+        # A call may have started this session, and a task begins in the context of who started it: the
+        # call's deadline would bound every request of the session's own, for ever.
+        current_deadline.set(None)
         try:
             if not self.is_over:
                 self._enter(SessionState.CONNECTING)

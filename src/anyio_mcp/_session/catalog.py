@@ -35,6 +35,7 @@ class ToolCatalog:
         self._failure = failure
         self._tools: dict[str, Tool] | None = None
         self._loading: anyio.Event | None = None
+        self._changes = 0
 
     def learn(self, tools: list[Tool]) -> None:
         """A complete listing was made anyway."""
@@ -43,6 +44,7 @@ class ToolCatalog:
     def forget(self) -> None:
         """The server says its tools have changed; list again when next needed."""
         self._tools = None
+        self._changes += 1
 
     def known(self, name: str) -> Tool | None:
         """The tool, if a listing has shown it."""
@@ -51,7 +53,8 @@ class ToolCatalog:
     async def find(self, name: str, deadline: CallDeadline) -> Tool | None:
         """The tool, from one listing shared by all who ask at the same time; None if unlisted.
 
-        Raises what stopped the listing. A server that refuses to list is not asked again.
+        Raises what stopped the listing. A server that refuses to list, or whose list has no end, is
+        not asked again before it says that its tools have changed.
         """
         while self._tools is None:
             if self._loading is not None:
@@ -59,16 +62,30 @@ class ToolCatalog:
                     await self._loading.wait()
                 continue
             loading = self._loading = anyio.Event()
+            changes = self._changes
             try:
-                self.learn(await list_all_tools(self._session))
-            except MCPError as error:
-                logger.debug("the server does not list its tools: %s", error)
-                self.learn([])
+                tools = await self._list()
             finally:
                 # On every path, so that the next in line takes over when this caller was cancelled.
                 self._loading = None
                 loading.set()
+            if changes == self._changes:
+                self.learn(tools)
+            else:
+                # Changed meanwhile: good enough for this caller, who asked before, but for no other.
+                return next((tool for tool in tools if tool.name == name), None)
         return self._tools.get(name)
+
+    async def _list(self) -> list[Tool]:
+        try:
+            return await list_all_tools(self._session)
+        except MCPError as error:
+            logger.debug("the server does not list its tools: %s", error)
+        except RequestFailedError as error:
+            if error.reason != "violation":
+                raise
+            logger.warning("the server's list of tools is of no use: %s", error)
+        return []
 
 
 async def list_all_tools(session: ClientSession, *, max_pages: int = MAX_PAGES) -> list[Tool]:

@@ -52,9 +52,9 @@ class Counters:
     """What was dropped instead of leaked."""
 
     late_replies: int = 0
-    """Answers to calls whose caller had left."""
+    """Answers to calls that were answered already, or whose caller had left."""
     unknown_replies: int = 0
-    """Answers to requests that were never sent, or answered before."""
+    """Answers to requests that were never sent."""
     dropped_progress: int = 0
 
 

@@ -39,11 +39,12 @@ from mcp.types import (
 )
 
 from anyio_mcp._session.correlation import Correlation, PendingCall, Progress
-from anyio_mcp._session.inbound import Inbound, InboundCounters
+from anyio_mcp._session.errands import Errands
+from anyio_mcp._session.inbound import Inbound, InboundCounters, NotificationQueue
 from anyio_mcp._session.receiver import Receiver, Violations
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
 from anyio_mcp.config import Timeouts
-from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.telemetry import inject_trace_context
 from anyio_mcp.transports.base import Connection, Outgoing
 
@@ -99,8 +100,11 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self._outbox, self._outbox_reader = anyio.create_memory_object_stream[
             tuple[Outgoing, PendingCall | None]
         ](OUTBOX_SIZE)
+        self.errands = Errands()
         self.inbound_counters = InboundCounters()
         self.violations = Violations()
+        self.observers: dict[str, Callable[[], None]] = {}
+        """By method: told of a notification in the order of the wire, ahead of its handler."""
         self.unsent_cancellations = 0
         """Courtesy notifications dropped because the outbox was full."""
 
@@ -296,24 +300,37 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Move messages both ways until the connection is lost; then end the session."""
-        async with anyio.create_task_group() as tg:
-            inbound = Inbound(
-                self, tg, on_request=on_request, on_notify=on_notify, counters=self.inbound_counters
-            )
-            receiver = Receiver(
-                self._calls,
-                inbound,
-                intercept=on_notify_intercept,
-                violations=self.violations,
-                end=self._end,
-            )
-            try:
+        queue = NotificationQueue()
+        try:
+            async with anyio.create_task_group() as tg:
+                inbound = Inbound(
+                    self,
+                    tg,
+                    queue,
+                    on_request=on_request,
+                    on_notify=on_notify,
+                    counters=self.inbound_counters,
+                )
+                receiver = Receiver(
+                    self._calls,
+                    inbound,
+                    intercept=on_notify_intercept,
+                    observers=self.observers,
+                    violations=self.violations,
+                    end=self._end,
+                )
+                self.errands.run_in(tg)
                 tg.start_soon(self._write, name="anyio_mcp outbox")
                 task_status.started()
                 await receiver.run(self._connection.incoming)
                 tg.cancel_scope.cancel()
-            finally:
-                inbound.close()
+        except Exception as bug:
+            # Told here, where it happened: further out it is a cancellation like any other.
+            self._end(SessionLostError(f"the session broke: {bug!r}", reason="closed", cause=bug))
+            raise
+        finally:
+            self.errands.run_in(None)
+            queue.close()
 
     async def _write(self) -> None:
         async with self._outbox_reader:

@@ -65,7 +65,7 @@ class Doors:
             owner = self._owner
             entry = self._claim()
             try:
-                await self._keeper.connect()
+                await self._keeper.connect(entry.lease)
             except BaseException as error:
                 # Failed or cancelled: this claim is void, others who wait for the session keep theirs.
                 self._entries.remove(entry)
@@ -123,7 +123,7 @@ class Doors:
     async def _hold(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         lease = self._keeper.take(f"{self._name}.run")
         try:
-            await self._keeper.connect()
+            await self._keeper.connect(lease)
             task_status.started()
             await self._keeper.wait_until_void(lease)
         finally:
@@ -166,7 +166,7 @@ class Doors:
             raise
         self._keeper.run_in(tasks)
         try:
-            await self._keeper.connect()
+            await self._keeper.connect(entry.lease)
         except BaseException as error:
             owner.gave_up = isinstance(error, anyio.get_cancelled_exc_class())
             await self._close_group(owner, error)

@@ -133,6 +133,22 @@ class InboundCounters:
 
 
 @final
+class NotificationQueue:
+    """Notifications on their way to a handler. Closed by whoever made it, when its readers are gone."""
+
+    __slots__ = ("receive", "send")
+
+    def __init__(self) -> None:
+        self.send: MemoryObjectSendStream[_Notification]
+        self.receive: MemoryObjectReceiveStream[_Notification]
+        self.send, self.receive = anyio.create_memory_object_stream[_Notification](NOTIFICATION_QUEUE)
+
+    def close(self) -> None:
+        self.send.close()
+        self.receive.close()
+
+
+@final
 class Inbound:
     """The server's requests and notifications, on their way to the handlers.
 
@@ -143,6 +159,7 @@ class Inbound:
         self,
         dispatcher: SessionDispatcher,
         tasks: anyio.abc.TaskGroup,
+        queue: NotificationQueue,
         *,
         on_request: OnRequest,
         on_notify: OnNotify,
@@ -155,9 +172,7 @@ class Inbound:
         self._counters = counters
         self._requests: dict[RequestId, tuple[anyio.CancelScope, RequestContext]] = {}
         self._slow = anyio.Semaphore(MAX_SLOW_HANDLERS)
-        self._queue: MemoryObjectSendStream[_Notification]
-        self._queue_reader: MemoryObjectReceiveStream[_Notification]
-        self._queue, self._queue_reader = anyio.create_memory_object_stream[_Notification](NOTIFICATION_QUEUE)
+        self._queue = queue
         tasks.start_soon(self._hand_over, name="anyio_mcp notifications")
 
     def take_request(self, request: JSONRPCRequest) -> None:
@@ -186,14 +201,9 @@ class Inbound:
     def take_notification(self, method: str, params: Mapping[str, Any] | None) -> None:
         """Queue a notification for its handler, or drop it if the handlers are that far behind."""
         try:
-            self._queue.send_nowait((method, params))
+            self._queue.send.send_nowait((method, params))
         except anyio.WouldBlock:
             self._counters.dropped_notifications += 1
-
-    def close(self) -> None:
-        """Release the queue; its tasks are gone by then."""
-        self._queue.close()
-        self._queue_reader.close()
 
     async def _handle(
         self, request: JSONRPCRequest, context: RequestContext, scope: anyio.CancelScope
@@ -202,10 +212,12 @@ class Inbound:
         try:
             with scope:
                 answer = await self._answer(request, context)
+            if answer is not None:
+                await self._dispatcher.deliver_answer(answer)
         finally:
+            # Only now: an answer that waits to be taken counts, or a server that asks and does not
+            # read would pile them up.
             del self._requests[coerce_request_id(request.id)]
-        if answer is not None:
-            await self._dispatcher.deliver_answer(answer)
 
     async def _answer(self, request: JSONRPCRequest, context: RequestContext) -> _Answer:
         try:
@@ -222,7 +234,7 @@ class Inbound:
         return JSONRPCError(jsonrpc="2.0", id=request.id, error=data)
 
     async def _hand_over(self) -> None:
-        async for method, params in self._queue_reader:
+        async for method, params in self._queue.receive:
             await self._slow.acquire()
             done = anyio.Event()
             self._tasks.start_soon(self._notify, method, params, done, name=f"anyio_mcp {method}")

@@ -22,7 +22,7 @@ from anyio_mcp._session.correlation import Correlation
 from anyio_mcp._session.inbound import InboundCounters
 from anyio_mcp._session.lifecycle import Lease, Leases, SessionState
 from anyio_mcp._session.typed import TypedSession
-from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.config import Restart
 from anyio_mcp.errors import ConnectError, DeadlineExceededError, NotConnectedError
 from anyio_mcp.telemetry import SessionStats
@@ -52,7 +52,8 @@ class SessionKeeper:
         self._restart = restart
         self._leases = Leases()
         self._leases_gone = anyio.Event()
-        self._voided = anyio.Event()
+        self._closing = SessionFailure()
+        """Fires when `close()` voids the leases there are, and with it every wait for a session."""
         self._actor: SessionActor | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._loop: EventLoopToken | None = None
@@ -79,10 +80,12 @@ class SessionKeeper:
 
     def take(self, holder: str) -> Lease:
         """Claim the session. `connect()` makes the claim good."""
+        self.check_loop()
         if not len(self._leases):
             # Made anew here, in the event loop they will be waited in.
             self._leases_gone = anyio.Event()
-            self._voided = anyio.Event()
+            self._closing = SessionFailure()
+            self._loop = current_token()
         return self._leases.take(holder)
 
     def give_back(self, lease: Lease) -> None:
@@ -94,15 +97,16 @@ class SessionKeeper:
 
     def close(self, error: Exception | None = None) -> None:
         """End the session for everybody, at once; every lease is void."""
+        if self._actor is not None and not self._actor.is_over:
+            self.check_loop()
+            self._actor.close(error)
         self._leases.revoke_all()
         self._leases_gone.set()
-        self._voided.set()
-        if self._actor is not None:
-            self._actor.close(error)
+        self._closing.fire(NotConnectedError(f"{self._name} was closed"))
 
     async def wait_closed(self) -> None:
         """Wait for the goodbye of the newest session; it is bounded by the close deadline."""
-        if self._actor is not None:
+        if self._actor is not None and self._actor.state is not SessionState.CLOSED:
             await self._actor.wait_closed()
 
     async def wait_until_unleased(self) -> None:
@@ -112,27 +116,30 @@ class SessionKeeper:
     async def wait_until_void(self, lease: Lease) -> None:
         """Wait until `close()` has voided `lease`."""
         if lease in self._leases:
-            await self._voided.wait()
+            await self._closing.wait()
 
     # Sessions
 
-    async def connect(self) -> TypedSession:
-        """A ready session for a new lease: the current one, or one started afresh.
+    async def connect(self, lease: Lease) -> TypedSession:
+        """A ready session for a new `lease`: the current one, or one started afresh.
 
         Bounded by the connect deadline of the session, preceded by the goodbye of the one before.
         """
-        self._check_loop()
         unlimited = CallDeadline(math.inf, math.inf)
         while (actor := self._actor) is not None and actor.is_over and actor.state is not SessionState.CLOSED:
             # One session at a time: a server may allow no second one, a port, file or device neither.
-            await actor.wait_closed()
+            with guard(self._closing, unlimited, what="waiting for the session before"):
+                await actor.wait_closed()
         if actor is None or actor.is_over:
+            if lease not in self._leases:
+                # Closed in the very moment the wait was over: nobody holds what would be started.
+                raise NotConnectedError(f"{self._name} was closed")
             actor = self._start()
         return await actor.wait_ready(unlimited)
 
     async def session(self, deadline: CallDeadline) -> TypedSession:
         """A ready session for a call. One that died is replaced, as `Restart` allows."""
-        self._check_loop()
+        self.check_loop()
         actor = self._actor
         if actor is not None and actor.is_ready:
             return actor.session
@@ -157,11 +164,13 @@ class SessionKeeper:
             if self._actor is actor and actor.is_over and len(self._leases):
                 self._start()
 
-    def _check_loop(self) -> None:
-        """A live session can be reached from the event loop it runs in, and from no other."""
-        if self._actor is not None and not self._actor.is_over and self._loop != current_token():
+    def check_loop(self) -> None:
+        """A client in use can be reached from the event loop it is used in, and from no other."""
+        in_use = len(self._leases) > 0 or (self._actor is not None and not self._actor.is_over)
+        if in_use and self._loop != current_token():
             raise NotConnectedError(
-                f"{self._name} is open in another event loop; use client.new() for this one"
+                f"{self._name} is in use in another event loop, or was never left there; "
+                "use client.new() in this one"
             )
 
     def _may_try_again(self, error: Exception) -> bool:
@@ -172,18 +181,18 @@ class SessionKeeper:
         return not isinstance(error, DeadlineExceededError) or error.phase == "connect"
 
     async def _before_replacing(self, dead: SessionActor, deadline: CallDeadline) -> None:
-        with anyio.move_on_after(deadline.remaining()) as scope:
+        with guard(self._closing, deadline, what="waiting for a new session"):
             await dead.wait_closed()
             # Shared by all who wait, so that they do not add up to a storm of attempts.
             await anyio.sleep_until(self._not_before)
-        if scope.cancelled_caught:
-            raise deadline.exceeded("waiting for a new session")
 
     def _start(self) -> SessionActor:
         tasks = self._tasks
         if tasks is None:
             raise NotConnectedError(f"{self._name} has no task group to run in any more")
-        if tasks.cancel_scope.cancel_called:
+        # On trio a group has no scope before it is entered; `start_soon` below says so.
+        scope = getattr(tasks, "cancel_scope", None)
+        if scope is not None and scope.cancel_called:
             raise NotConnectedError(f"the task group of {self._name} is cancelled")
         became_ready = False
 
@@ -206,9 +215,8 @@ class SessionKeeper:
         try:
             tasks.start_soon(actor.run, name=f"anyio_mcp session {self._name}")
         except RuntimeError as error:
-            raise NotConnectedError(f"the task group of {self._name} is closed", cause=error) from error
+            raise NotConnectedError(f"the task group of {self._name} is not open", cause=error) from error
         self._actor = actor
-        self._loop = current_token()
         self.sessions_started += 1
         return actor
 

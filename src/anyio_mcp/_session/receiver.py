@@ -6,7 +6,7 @@ Nothing in it waits for anybody: a slow caller or handler must not delay what co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
@@ -51,12 +51,14 @@ class Receiver:
         inbound: Inbound,
         *,
         intercept: OnNotifyIntercept | None,
+        observers: Mapping[str, Callable[[], None]],
         violations: Violations,
         end: Callable[[Exception], None],
     ) -> None:
         self._calls = calls
         self._inbound = inbound
         self._intercept = intercept
+        self._observers = observers
         self._violations = violations
         self._end = end
 
@@ -91,6 +93,9 @@ class Receiver:
             request_id = as_request_id((params or {}).get("requestId"))
             if request_id is not None:
                 self._inbound.cancel(request_id)
+        observer = self._observers.get(item.method)
+        if observer is not None:
+            observer()
         # In the order of the wire, before anything that comes later is looked at: subscriptions
         # depend on it.
         if not run_notify_intercept(self._intercept, item.method, params):

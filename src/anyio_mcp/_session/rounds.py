@@ -52,7 +52,7 @@ async def finish_rounds(
         with guard(failure, deadline, what="a round of input"):
             if current.input_requests:
                 patience = 0
-                answers = await _answer_all(session, current.input_requests)
+                answers = await answer_all(session, current.input_requests)
             else:
                 await anyio.sleep(_PAUSE[min(patience, len(_PAUSE) - 1)])
                 patience += 1
@@ -64,7 +64,7 @@ async def finish_rounds(
     return current
 
 
-async def _answer_all(session: ClientSession, requests: dict[str, InputRequest]) -> InputResponses:
+async def answer_all(session: ClientSession, requests: dict[str, InputRequest]) -> InputResponses:
     """Answer every request of one round, all at the same time. The first refusal ends the round."""
     answers: InputResponses = {}
     refusals: list[Exception] = []

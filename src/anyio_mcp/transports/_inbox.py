@@ -32,7 +32,7 @@ class Inbox:
     async def put(self, item: Incoming) -> None:
         """Hand `item` over, waiting for room. Dropped once the connection ended or nobody reads."""
         if not self._ended:
-            with suppress(anyio.BrokenResourceError):
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 await self._send.send(item)
 
     def end(self) -> None:
@@ -41,7 +41,7 @@ class Inbox:
 
     async def put_last(self, item: ConnectionLost) -> None:
         """The last item, behind all that is still waiting for room."""
-        with suppress(anyio.BrokenResourceError):
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await self._send.send(item)
         self._send.close()
 

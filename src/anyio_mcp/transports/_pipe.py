@@ -5,7 +5,6 @@ Starting and ending the process is not its business (`_child.py`, `stdio.py`).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final, final
 
 import anyio
@@ -101,7 +100,7 @@ class PipeConnection(Connection):
             failure = await self._write(data, outgoing)
         _deliver_receipt(outgoing, failure)
         if isinstance(failure, RequestFailedError) and isinstance(message, JSONRPCRequest):
-            await self._put(RequestFault(message.id, failure))
+            await self._inbox.put(RequestFault(message.id, failure))
 
     async def watch_exit(self) -> None:
         """Wait for the exit of the process, and have the connection end."""
@@ -114,9 +113,9 @@ class PipeConnection(Connection):
         framer = LineFramer(self._limit)
         while (chunk := await self._receive()) is not None:
             for line in framer.feed(chunk):
-                await self._put(read_line(line, self._limit))
+                await self._inbox.put(read_line(line, self._limit))
         for line in framer.finish():
-            await self._put(read_line(line, self._limit))
+            await self._inbox.put(read_line(line, self._limit))
         if self._ended is None:
             await self._lose()
         try:
@@ -129,11 +128,6 @@ class PipeConnection(Connection):
         """Nothing is handed on any more. Does not wait."""
         self._end(SessionLostError("the connection is closed", reason="closed"))
         self._inbox.close()
-
-    async def _put(self, item: Incoming) -> None:
-        # Closed while the item waited for room: nobody wants it any more.
-        with suppress(anyio.ClosedResourceError):
-            await self._inbox.put(item)
 
     async def _write(self, data: bytes, outgoing: Outgoing) -> Exception | None:
         """Returns why the message was not written. Raises nothing but cancellation."""
@@ -196,9 +190,7 @@ class PipeConnection(Connection):
             await self._child.stderr_ended.wait()
         error = self._loss()
         self._end(error)
-        # Closed in the meantime: nobody wants to know any more.
-        with suppress(anyio.ClosedResourceError):
-            await self._inbox.put_last(ConnectionLost(error))
+        await self._inbox.put_last(ConnectionLost(error))
 
     def _loss(self) -> SessionLostError:
         child, suspicion = self._child, self._suspicion

@@ -140,7 +140,7 @@ def parse_message(
     `jsonrpc: "2.0"`, neither method nor result nor error. The size of the input is the caller's to
     bound; nesting is bounded by the parser.
     """
-    value = from_json(data)
+    value = from_json(data.encode() if isinstance(data, str) else data)
     if not isinstance(value, dict):
         kind = "a batch" if isinstance(value, list) else f"a bare {type(value).__name__}"
         raise ValueError(f"{kind} is not a JSON-RPC message")

@@ -1,0 +1,75 @@
+"""Servers that need packages this project does not depend on, each run by a Python that has them.
+
+Two environment variables name these; without one its tests are skipped:
+
+* `ANYIO_MCP_FASTMCP4`: a Python with `fastmcp[tasks]>=4.1,<5`
+* `ANYIO_MCP_FASTMCP3`: a Python with `fastmcp[tasks]>=3.4,<4` (and with it `mcp>=1.26,<2`)
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyio_mcp import StdioTransport
+
+PROGRAMS = Path(__file__).parent / "programs"
+PYTHONS = {"fastmcp4": "ANYIO_MCP_FASTMCP4", "fastmcp3": "ANYIO_MCP_FASTMCP3", "sdk1": "ANYIO_MCP_FASTMCP3"}
+
+
+@dataclass(frozen=True)
+class TaskServer:
+    """One server program, reached one way."""
+
+    program: str
+    source: Any
+
+    @property
+    def modern(self) -> bool:
+        return self.program == "fastmcp4"
+
+
+@pytest.fixture(scope="session", params=[f"{name}-{way}" for name in PYTHONS for way in ("stdio", "http")])
+def task_server(request: pytest.FixtureRequest) -> Iterator[TaskServer]:
+    program, way = request.param.split("-")
+    python = os.environ.get(PYTHONS[program])
+    if not python:
+        pytest.skip(f"{PYTHONS[program]} names no Python to run {program} with")
+    script = str(PROGRAMS / f"{program}.py")
+    if way == "stdio":
+        yield TaskServer(program, StdioTransport(python, [script, "stdio"]))
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [python, script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _await_port(process, port)
+        yield TaskServer(
+            program, f"http://127.0.0.1:{port}/mcp/" if program == "sdk1" else f"http://127.0.0.1:{port}/mcp"
+        )
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start") from None
+            time.sleep(0.05)  # another process: there is nothing to wait for but the port
