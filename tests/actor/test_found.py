@@ -262,3 +262,27 @@ async def test_initializing_in_two_tasks_at_once_negotiates_once(era: Any) -> No
             tg.start_soon(client.initialize)
             tg.start_soon(client.initialize)
         assert len(peer.requests) == (1 if era == "modern" else 2)
+
+
+# --- a call in the very pass in which the task group is cancelled ---------------------------------
+
+
+@in_time
+async def test_a_call_made_while_the_cancellation_spreads_raises_a_typed_error() -> None:
+    for _ in range(30):  # trio shuffles
+        peer = ScriptedPeer(era="legacy")
+        errors: list[object] = []
+        async with anyio.create_task_group() as outside, anyio.create_task_group() as tg:
+            client = Client(peer.transport, task_group=tg)
+            await client.__aenter__()
+
+            async def call(client: Client = client, errors: list[object] = errors) -> None:
+                while not isinstance(error := await outcome(client.ping), Exception):
+                    pass
+                errors.append(error)
+
+            for _ in range(8):
+                outside.start_soon(call)
+            await peer.received("ping", 50)
+            tg.cancel_scope.cancel()
+        assert {type(error) for error in errors} <= {SessionLostError, NotConnectedError}

@@ -184,6 +184,20 @@ async def test_closing_ends_calls_in_flight_with_the_reason() -> None:
 
 
 @in_time
+async def test_an_empty_group_closed_while_it_is_entered_says_so() -> None:
+    async with anyio.create_task_group() as tg:
+        group = group_of({}, task_group=tg)
+        # At its first checkpoint, so that on trio too it is closed before it goes on.
+        closed = Interruption(1, cancel=lambda _: group._keeper.close())
+
+        async def enter() -> None:
+            await group.__aenter__()
+
+        with pytest.raises(NotConnectedError, match="was closed"):
+            await closed(enter)
+
+
+@in_time
 async def test_one_client_of_a_group_can_be_held_beyond_the_group() -> None:
     servers = peers("a b")
     async with anyio.create_task_group() as tg:

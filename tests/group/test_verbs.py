@@ -259,7 +259,6 @@ def test_a_mapping_may_mix_configurations_and_anything_a_client_is_made_of() -> 
         ({}, {"colour": "red"}, TypeError, "ClientGroup takes no colour"),
         ({"a": library("x")}, {"mode": "new"}, ValueError, "mode must be one of"),
     ],
-    ids=str,
 )
 def test_what_makes_no_group_is_refused(
     config: object, options: dict[str, object], kind: type[Exception], why: str

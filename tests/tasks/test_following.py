@@ -190,6 +190,22 @@ async def test_the_claim_of_the_extension_resolves_a_task(extension: TaskServer)
         assert said(await claim.resolve(created, context)) == "done"
 
 
+async def test_a_task_that_was_made_for_a_caller_who_has_left_is_cancelled(server: TaskServer) -> None:
+    made = server._create
+    server.peer.on("tools/call", silence)
+    async with server.client() as client:
+        with anyio.move_on_after(5):
+            await client.call_tool("slow", task=True)
+        (request,) = server.peer.requests_of("tools/call")
+        request.answer(made(request))
+        assert await cancelled(server) == server.only.id
+        # Whatever else comes late is nobody's business.
+        for result in ({"task": "nonsense"}, {"resultType": "task"}, {"content": []}):
+            request.answer(result)
+        await client.ping()
+        assert server.asked("tasks/cancel") == 1
+
+
 # Errands
 
 
@@ -264,7 +280,8 @@ def test_following_a_task_can_be_cancelled_anywhere_and_leaves_nothing(backend: 
             stats = client.stats()
             assert (stats.waiters, stats.calls_in_flight) == (0, 0)
             assert await client.ping()
-            if outcome is None and server.asked("tasks/get") and not as_task:
+            if outcome is None and server.tasks and not as_task:
+                # Also when the call was cut off before it knew of the task.
                 assert server.only.is_final
 
     assert cancel_everywhere(at_a_checkpoint, backend=backend) > 5

@@ -47,10 +47,15 @@ class Worker:
             self.server.add_request_handler(f"tasks/{method}", TaskParams, getattr(self, f"_{method}"))
 
     async def _list(self, context: Any, params: Any) -> types.ListToolsResult:
-        names = ["greet", "endless"]
-        return types.ListToolsResult(
-            tools=[types.Tool(name=name, input_schema={"type": "object"}) for name in names]
-        )
+        tools = [
+            types.Tool(
+                name=name,
+                input_schema={"type": "object"},
+                execution=types.ToolExecution(task_support="optional"),
+            )
+            for name in ("greet", "endless")
+        ]
+        return types.ListToolsResult(tools=tools)
 
     async def _make_task(self, context: Any, call_next: Any) -> Any:
         if context.method == "initialize":

@@ -101,6 +101,8 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             tuple[Outgoing, PendingCall | None]
         ](OUTBOX_SIZE)
         self.errands = Errands()
+        self.on_unclaimed: Callable[[dict[str, Any]], None] = lambda result: None
+        """Called with a result that came too late for its caller. It must not wait."""
         self.inbound_counters = InboundCounters()
         self.violations = Violations()
         self.observers: dict[str, Callable[[], None]] = {}
@@ -178,6 +180,10 @@ class SessionDispatcher(Dispatcher[TransportContext]):
                         deadline.extend()
                         scope.deadline = deadline.expires
                         await _report(on_progress, call.progress.popleft())
+        except BaseException:
+            if call.result is not None:
+                self.on_unclaimed(call.result)
+            raise
         finally:
             self._failure.detach(scope)
             if self._calls.leave(call):
@@ -317,6 +323,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
                     intercept=on_notify_intercept,
                     observers=self.observers,
                     violations=self.violations,
+                    unclaimed=self.on_unclaimed,
                     end=self._end,
                 )
                 self.errands.run_in(tg)

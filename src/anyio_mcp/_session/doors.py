@@ -17,7 +17,7 @@ import anyio.abc
 
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import Lease
-from anyio_mcp.errors import SessionLostError
+from anyio_mcp.errors import NotConnectedError, SessionLostError
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class Doors:
                 # Failed or cancelled: this claim is void, others who wait for the session keep theirs.
                 self._entries.remove(entry)
                 self._keeper.give_back(entry.lease)
-                if owner is None or not owner.gave_up or not isinstance(error, SessionLostError):
+                ended = isinstance(error, SessionLostError | NotConnectedError)
+                if owner is None or not owner.gave_up or not ended:
                     raise
                 # Bounded by the goodbye of the session that never became ready.
                 await owner.gone.wait()
@@ -179,7 +180,7 @@ class Doors:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        if exc is not None and owner.tasks.cancel_scope.cancel_called:
+        if isinstance(exc, anyio.get_cancelled_exc_class()) and owner.tasks.cancel_scope.cancel_called:
             # A bug in a session cancelled the group and with it the body; the group raises the bug.
             self._forget(owner)
             self._keeper.close()

@@ -53,6 +53,7 @@ class Receiver:
         intercept: OnNotifyIntercept | None,
         observers: Mapping[str, Callable[[], None]],
         violations: Violations,
+        unclaimed: Callable[[dict[str, Any]], None],
         end: Callable[[Exception], None],
     ) -> None:
         self._calls = calls
@@ -60,6 +61,7 @@ class Receiver:
         self._intercept = intercept
         self._observers = observers
         self._violations = violations
+        self._unclaimed = unclaimed
         self._end = end
 
     async def run(self, incoming: ObjectReceiveStream[Incoming]) -> None:
@@ -67,7 +69,8 @@ class Receiver:
         async for item in incoming:
             match item:
                 case JSONRPCResponse():
-                    self._calls.resolve(item.id, item.result)
+                    if not self._calls.resolve(item.id, item.result):
+                        self._unclaimed(item.result)
                 case JSONRPCError(id=None):
                     self._violations.add(f"an error for no request: {item.error.message[:200]}")
                 case JSONRPCError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 import anyio
@@ -26,7 +27,7 @@ from anyio_mcp._session.catalog import ToolCatalog
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.negotiation import negotiate
 from anyio_mcp._session.tasks.dialects import dialect_of
-from anyio_mcp._session.tasks.driver import follow_for_caller
+from anyio_mcp._session.tasks.driver import follow_for_caller, forsake_unclaimed
 from anyio_mcp._session.tasks.extension import TasksExtension
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.tasks.starting import CreatedTask
@@ -138,4 +139,5 @@ def typed_session(
         client_info=client_info,
         tasks_extension=extension,
     )
+    dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

@@ -70,7 +70,8 @@ def infer_transport(source: Source, *, auth: Auth | None = None) -> Transport:
     if isinstance(source, AbstractAsyncContextManager):
         title = f"a custom transport ({type(cast('object', source)).__name__})"
         return StreamsTransport(lambda: cast("AbstractAsyncContextManager[StreamPair]", source), title)
-    if callable(source):
+    # A class is callable as well, and forgetting to make an instance of it is the likelier story.
+    if callable(source) and not isinstance(source, type):
         return StreamsTransport(source)
     raise TypeError(f"cannot tell how to reach {source!r}; a client takes {_ACCEPTED}")
 

@@ -21,7 +21,14 @@ from anyio_mcp._session.rounds import answer_all
 from anyio_mcp._session.tasks.dialects import Dialect, RawResult, dialect_of
 from anyio_mcp._session.tasks.pace import Pace
 from anyio_mcp._session.tasks.records import TaskRecord
-from anyio_mcp._session.tasks.wire import TaskError, TaskSnapshot, TaskStatus, failure_of
+from anyio_mcp._session.tasks.wire import (
+    TaskError,
+    TaskSnapshot,
+    TaskStatus,
+    failure_of,
+    read_created,
+    read_snapshot,
+)
 from anyio_mcp._session.watchdog import CallDeadline, call_deadline, guard
 from anyio_mcp.errors import RequestFailedError, fresh
 
@@ -120,6 +127,16 @@ async def cancel(session: TypedSession, record: TaskRecord) -> None:
 def forsake(session: TypedSession, task_id: str) -> None:
     """Have the server told that nobody wants this task. Returns at once, also in a cancelled task."""
     session.errands.begin(partial(_tell_cancelled, session, task_id), name=f"cancel task {task_id[:40]}")
+
+
+def forsake_unclaimed(session: TypedSession, result: dict[str, Any]) -> None:
+    """Have the server told, if `result`, which came too late for its caller, is that of a new task."""
+    try:
+        created = read_snapshot(result) if result.get("resultType") == "task" else read_created(result)
+    except RequestFailedError:
+        return  # nothing there that could be named
+    if created is not None and not created.is_final:
+        forsake(session, created.task_id)
 
 
 async def _tell_cancelled(session: TypedSession, task_id: str) -> None:
