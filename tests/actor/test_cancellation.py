@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from mcp.server.mcpserver import Context, MCPServer
 
 from anyio_mcp.client import Client
 from anyio_mcp.config import Timeouts
@@ -263,6 +264,35 @@ async def stubborn_farewell(interrupt: Interruption, era: str) -> None:
     await still_works(client, peer)
 
 
+def real_server() -> MCPServer:
+    """A server of the SDK, whose own task groups and shields are cancelled as well."""
+    server = MCPServer("real")
+
+    @server.tool()
+    async def work(context: Context) -> str:
+        for number in range(3):
+            await context.report_progress(number)
+            await anyio.sleep(0.5)
+        return "done"
+
+    _ = work
+    return server
+
+
+async def a_real_server_in_memory(interrupt: Interruption, era: str) -> None:
+    client = Client(real_server(), mode="auto" if era == "modern" else "legacy")
+
+    async def use() -> None:
+        async with client:
+            await client.call_tool("work", progress_handler=slow_progress)
+
+    await interrupt(use)
+    check_at_rest(client)
+    async with client:
+        assert (await client.call_tool("work")).content[0].text == "done"
+    check_at_rest(client)
+
+
 SCENARIOS: list[Scenario] = [
     owner_door,
     nested_owner_door,
@@ -275,6 +305,7 @@ SCENARIOS: list[Scenario] = [
     close,
     restart,
     stubborn_farewell,
+    a_real_server_in_memory,
 ]
 
 

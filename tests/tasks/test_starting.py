@@ -88,6 +88,13 @@ async def test_a_server_without_tasks_of_tools_is_not_asked_for_one(
     assert "task" not in core.peer.requests_of("tools/call")[0].params
 
 
+async def test_before_anything_is_negotiated_no_task_is_asked_for(core: TaskServer) -> None:
+    async with core.client(auto_initialize=False) as client:
+        assert (await client.call_tool("slow", task=True)).returned_immediately
+        await client.initialize()
+        assert not (await client.call_tool("slow", task=True)).returned_immediately
+
+
 @pytest.mark.parametrize(
     ("support", "asked"), [("required", True), ("optional", True), ("forbidden", False), (None, False)]
 )

@@ -26,7 +26,6 @@ from anyio_mcp._session.watchdog import (
     SessionFailure,
     current_deadline,
     deadline_exceeded,
-    guard,
     watch_for_silence,
 )
 from anyio_mcp.config import Heartbeat, Limits, Timeouts
@@ -70,6 +69,7 @@ class SessionActor:
         self._failure = SessionFailure()
         self._ready = anyio.Event()
         self._closed = anyio.Event()
+        self._connect_by = anyio.current_time() + settings.timeouts.connect_seconds
         self._ready_at = 0.0
         self._session: TypedSession | None = None
         self._dispatcher: SessionDispatcher | None = None
@@ -110,8 +110,18 @@ class SessionActor:
         the caller's own deadline passes first. Cancelling the wait leaves the session alone.
         """
         if not self._ready.is_set():
-            with guard(self._failure, deadline, what="waiting for the session"):
-                await self._ready.wait()
+            # The connect deadline is kept here as well: the transport that exceeds it may take a while
+            # to clean up, and nobody has to wait for that.
+            with anyio.CancelScope(deadline=min(deadline.expires, self._connect_by)) as scope:
+                self._failure.attach(scope)
+                try:
+                    await self._ready.wait()
+                finally:
+                    self._failure.detach(scope)
+            if scope.cancelled_caught and not self.is_over:
+                if deadline.expires < self._connect_by:
+                    raise deadline.exceeded("waiting for the session")
+                self._end(self._too_slow())
         return self.session
 
     async def wait_closed(self) -> None:
@@ -151,11 +161,10 @@ class SessionActor:
 
     async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         settings = self._settings
-        seconds = settings.timeouts.connect_seconds
         # One scope bounds connecting, and lets a close() in the meantime take effect at once. When
         # the session is ready its deadline is lifted and nothing cancels it any more, so that leaving
         # the contexts below is a goodbye, not an abort.
-        connecting = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        connecting = anyio.CancelScope(deadline=self._connect_by)
         self._failure.attach(connecting)
         try:
             with connecting:
@@ -180,6 +189,8 @@ class SessionActor:
                         self._end(self._too_slow() if connecting.cancel_called else self._cancelled())
                         raise
                     except Exception as error:
+                        if self._ready.is_set():
+                            raise  # nobody connects any more: a bug
                         self._end(self._connect_error(error))
         finally:
             self._failure.detach(connecting)

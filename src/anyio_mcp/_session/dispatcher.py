@@ -340,13 +340,14 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             queue.close()
 
     async def _write(self) -> None:
-        async with self._outbox_reader:
-            async for outgoing, call in self._outbox_reader:
-                if call is not None:
-                    if not self._calls.is_waiting(call.request_id):
-                        continue  # its caller left while it was queued
-                    call.written = True
-                await self._connection.send(outgoing)
+        # The reader stays open until the session is over: closed when this task is cancelled, it would
+        # tell callers of a broken stream before anybody has told them why.
+        async for outgoing, call in self._outbox_reader:
+            if call is not None:
+                if not self._calls.is_waiting(call.request_id):
+                    continue  # its caller left while it was queued
+                call.written = True
+            await self._connection.send(outgoing)
 
     def close(self) -> None:
         """Release the streams. Called once nothing runs any more, so it never waits."""

@@ -8,7 +8,7 @@ task group is bound to the task that opened it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import final
 
@@ -40,7 +40,6 @@ class _Owner:
     tasks: anyio.abc.TaskGroup
     gave_up: bool = False
     """It was cancelled before the session was ready; somebody who waited with it may take over."""
-    gone: anyio.Event = field(default_factory=anyio.Event)
 
 
 @final
@@ -57,11 +56,17 @@ class Doors:
         self._entries: list[_Entry] = []
         self._owner: _Owner | None = None
         self._serving = False
+        self._leaving: anyio.Event | None = None
+        """Set when the task group that is being left is gone, and somebody else may open one."""
         keeper.run_in(tasks)
 
     async def enter(self) -> None:
         """Take a lease and wait until the session is ready; the outermost opens the task group."""
         while self._supplied is not None or self._owner is not None or self._serving:
+            if self._leaving is not None:
+                # Bounded by the goodbye of the session in the group that is being left.
+                await self._leaving.wait()
+                continue
             owner = self._owner
             entry = self._claim()
             try:
@@ -73,8 +78,6 @@ class Doors:
                 ended = isinstance(error, SessionLostError | NotConnectedError)
                 if owner is None or not owner.gave_up or not ended:
                     raise
-                # Bounded by the goodbye of the session that never became ready.
-                await owner.gone.wait()
             else:
                 return
         await self._enter_as_owner()
@@ -105,6 +108,7 @@ class Doors:
             raise RuntimeError(f"{self._name} is open already; it cannot be run a second time")
         self._serving = True
         failure: Exception | None = None
+        gone = anyio.Event()
         try:
             async with anyio.create_task_group() as tasks:
                 self._keeper.run_in(tasks)
@@ -114,10 +118,13 @@ class Doors:
                     # Kept out of the task group, which would wrap it in a group of its own.
                     failure = error
                 finally:
+                    self._leaving = gone
                     self._keeper.close(SessionLostError(f"{self._name} is run no longer", reason="closed"))
         finally:
             self._serving = False
+            self._leaving = None
             self._keeper.run_in(None)
+            gone.set()
         if failure is not None:
             raise failure
 
@@ -211,6 +218,7 @@ class Doors:
 
         The group is handed nothing of the body's exception: it would wrap it.
         """
+        gone = self._leaving = anyio.Event()
         reason: Exception | None = None
         if error is not None:
             text = f"the task that owns {self._name} has left it ({type(error).__name__})"
@@ -220,10 +228,11 @@ class Doors:
             await owner.tasks.__aexit__(None, None, None)
         finally:
             self._forget(owner)
+            gone.set()
 
     def _forget(self, owner: _Owner) -> None:
         if owner.entry in self._entries:
             self._entries.remove(owner.entry)
         self._owner = None
+        self._leaving = None
         self._keeper.run_in(None)
-        owner.gone.set()

@@ -7,7 +7,7 @@ protocol version and from nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Literal, Protocol, final
+from typing import Any, Final, Literal, Protocol, final
 
 from mcp.types import (
     CancelTaskRequest,
@@ -37,10 +37,6 @@ class RawResult(RootModel[dict[str, Any]]):
 class Dialect(Protocol):
     """One way to speak of tasks."""
 
-    has_inputs: ClassVar[bool]
-    """Whether a task's questions come with its state, to be answered with `update()`. Otherwise they
-    come as requests of the server, while `result()` waits."""
-
     def get(self, task_id: str) -> Request[Any, Any]:
         """Ask for the state."""
         ...
@@ -49,12 +45,15 @@ class Dialect(Protocol):
         """The state in the answer; `RequestFailedError` (`violation`) if it is none."""
         ...
 
-    def result(self, task_id: str) -> Request[Any, Any] | None:
-        """Ask for the result, which waits for the task to end. None: it comes with the state."""
+    @property
+    def result(self) -> Callable[[str], Request[Any, Any]] | None:
+        """Ask for the result of this task; the server waits for its end. None: it comes with the state."""
         ...
 
-    def update(self, task_id: str, answers: InputResponses) -> Request[Any, Any] | None:
-        """Answer the task's questions. None: see `has_inputs`."""
+    @property
+    def update(self) -> Callable[[str, InputResponses], Request[Any, Any]] | None:
+        """Answer what the state of this task asks. None: questions come as requests of the server, while
+        it is asked for the result."""
         ...
 
     def cancel(self, task_id: str) -> Request[Any, Any]:
@@ -75,18 +74,18 @@ class Dialect(Protocol):
 class CoreDialect(Dialect):
     """2025-11-25: the client asks for tasks and fetches results."""
 
-    has_inputs: ClassVar[bool] = False
-
     def get(self, task_id: str) -> Request[Any, Any]:
         return GetTaskRequest(params=GetTaskRequestParams(task_id=task_id))
 
     def report(self, raw: dict[str, Any], task_id: str) -> TaskReport:
         return bare_report(read_snapshot(raw, task_id=task_id))
 
-    def result(self, task_id: str) -> Request[Any, Any] | None:
-        return GetTaskPayloadRequest(params=GetTaskPayloadRequestParams(task_id=task_id))
+    @property
+    def result(self) -> Callable[[str], Request[Any, Any]] | None:
+        return lambda task_id: GetTaskPayloadRequest(params=GetTaskPayloadRequestParams(task_id=task_id))
 
-    def update(self, task_id: str, answers: InputResponses) -> Request[Any, Any] | None:
+    @property
+    def update(self) -> None:
         return None
 
     def cancel(self, task_id: str) -> Request[Any, Any]:
@@ -127,19 +126,21 @@ class _Update(Request[_UpdateParams, Literal["tasks/update"]]):
 class ExtensionDialect(Dialect):
     """2026-07-28: the server makes tasks, and their state tells everything."""
 
-    has_inputs: ClassVar[bool] = True
-
     def get(self, task_id: str) -> Request[Any, Any]:
         return _Get(params=GetTaskRequestParams(task_id=task_id))
 
     def report(self, raw: dict[str, Any], task_id: str) -> TaskReport:
         return read_report(raw, task_id=task_id)
 
-    def result(self, task_id: str) -> Request[Any, Any] | None:
+    @property
+    def result(self) -> None:
         return None
 
-    def update(self, task_id: str, answers: InputResponses) -> Request[Any, Any] | None:
-        return _Update(params=_UpdateParams(task_id=task_id, input_responses=answers))
+    @property
+    def update(self) -> Callable[[str, InputResponses], Request[Any, Any]] | None:
+        return lambda task_id, answers: _Update(
+            params=_UpdateParams(task_id=task_id, input_responses=answers)
+        )
 
     def cancel(self, task_id: str) -> Request[Any, Any]:
         return _Cancel(params=CancelTaskRequestParams(task_id=task_id))
@@ -148,7 +149,7 @@ class ExtensionDialect(Dialect):
         return None
 
     @property
-    def list(self) -> Callable[[str | None], Request[Any, Any]] | None:
+    def list(self) -> None:
         return None
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp import MCPError
-from mcp.types import InputRequest, Request
+from mcp.types import InputRequest, InputResponses, Request
 from pydantic import TypeAdapter
 
 from anyio_mcp._session.rounds import answer_all
-from anyio_mcp._session.tasks.dialects import Dialect, RawResult, dialect_of
+from anyio_mcp._session.tasks.dialects import RawResult, dialect_of
 from anyio_mcp._session.tasks.pace import Pace
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.tasks.wire import (
@@ -166,8 +166,8 @@ async def _follow(
             deadline.extend()
         pushes = record.pushes
         if now.status == "input_required":
-            if dialect.has_inputs:
-                if await _answer(session, dialect, record, deadline):
+            if dialect.update is not None:
+                if await _answer(session, dialect.update, record, deadline):
                     pace.hurry()
             elif not refused:
                 # The server puts its questions while it is asked for the result.
@@ -182,7 +182,10 @@ async def _follow(
 
 
 async def _answer(
-    session: TypedSession, dialect: Dialect, record: TaskRecord, deadline: CallDeadline
+    session: TypedSession,
+    update: Callable[[str, InputResponses], Request[Any, Any]],
+    record: TaskRecord,
+    deadline: CallDeadline,
 ) -> bool:
     """Put what the task asks to the handlers, and the answers to the server. Whether there was any."""
     questions = record.input_requests or {}
@@ -193,9 +196,7 @@ async def _answer(
         requests = {key: _QUESTION.validate_python(questions[key], by_name=False) for key in keys}
         with guard(session.failure, deadline, what=f"the input of task {record.task_id[:100]!r}"):
             answers = await answer_all(session, requests)
-        request = dialect.update(record.task_id, answers)
-        if request is not None:
-            await _send(session, request)
+        await _send(session, update(record.task_id, answers))
     except BaseException:
         record.disclaim(keys)
         raise
@@ -218,10 +219,10 @@ async def _ask_result(session: TypedSession, record: TaskRecord) -> bool:
 
 
 async def _fetch_result(session: TypedSession, record: TaskRecord) -> None:
-    request = dialect_of(session.protocol_version).result(record.task_id)
-    if request is None:
+    ask = dialect_of(session.protocol_version).result
+    if ask is None:
         return
-    result = await _send(session, request)
+    result = await _send(session, ask(record.task_id))
     if not result.keys() - {"_meta"}:
         # What SDK servers of that era give for a task that has failed: nothing.
         now = await ask_status(session, record)

@@ -42,12 +42,9 @@ class CreatedTask(Result):
 
 
 def _kind(value: object) -> str:
-    """Which arm of the union a result belongs to: JSON here, and models where pydantic looks again."""
-    if isinstance(value, Mapping):
-        tag = cast("Mapping[str, object]", value).get("resultType")
-    else:
-        tag = getattr(value, "result_type", None)
-    return "task" if tag == "task" else "plain"
+    """Which arm of the union a result belongs to."""
+    is_task = isinstance(value, Mapping) and cast("Mapping[str, object]", value).get("resultType") == "task"
+    return "task" if is_task else "plain"
 
 
 TOOL_ANSWER: Final = TypeAdapter[CallToolResult | InputRequiredResult | CreatedTask](
