@@ -220,7 +220,7 @@ async def test_a_task_dump_names_the_frames_of_every_task() -> None:
         await passes(2)
         dump = task_dump()
         tg.cancel_scope.cancel()
-    assert "task passenger 3\n" in dump
+    assert "task passenger " in dump
     assert "in wait_for_a_bus_that_never_comes" in dump
     assert "more tasks" in dump
 

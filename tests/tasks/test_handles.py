@@ -317,9 +317,14 @@ async def test_what_arrives_after_the_end_changes_nothing(server: TaskServer) ->
 
 async def test_a_callback_is_told_of_every_change_in_order(server: TaskServer) -> None:
     seen: list[tuple[str, str | None]] = []
+    running = 0
 
     async def note(snapshot: TaskSnapshot) -> None:
+        nonlocal running
+        running += 1
+        assert running == 1, "one change after the other"
         await anyio.sleep(0.1)  # slower than the changes
+        running -= 1
         seen.append((snapshot.status, snapshot.status_message))
 
     async with server.client() as client:

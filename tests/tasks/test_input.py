@@ -131,6 +131,21 @@ async def test_a_question_that_comes_later_is_answered_later(extension: TaskServ
         assert extension.peer.requests_of("tasks/update")[1].params["inputResponses"].keys() == {"two"}
 
 
+async def test_an_answer_is_followed_by_a_question_soon(extension: TaskServer) -> None:
+    extension.on_new = lambda task: setattr(task, "interval", 30_000)
+    async with extension.client(elicitation_handler=Asked()) as client, anyio.create_task_group() as tg:
+        task = await client.call_tool("slow", task=True)
+        tg.start_soon(task.wait)
+        await anyio.sleep(200)
+        extension.only.questions = {"name": QUESTION}
+        extension.only.change("input_required")
+        await extension.peer.received("tasks/update")
+        answered = anyio.current_time()
+        extension.only.finish()
+        await task
+        assert anyio.current_time() - answered < 1
+
+
 async def test_waiting_for_the_question_leaves_it_alone(server: TaskServer) -> None:
     server.on_new = asks("name")
     asked = Asked()
@@ -267,6 +282,17 @@ async def test_a_wait_for_the_result_that_breaks_is_followed_by_polling(core: Ta
 
         tg.start_soon(finish)
         assert said(await task) == "done"
+
+
+async def test_a_result_too_large_to_take_is_raised(core: TaskServer) -> None:
+    def oversized(request: PeerRequest) -> dict[str, Any]:
+        raise RequestFailedError("too large", reason="oversized")
+
+    core.on_new = asks("name")
+    core.peer.on("tasks/result", oversized)
+    async with core.client(elicitation_handler=Asked()) as client:
+        with pytest.raises(RequestFailedError, match="too large"):
+            await (await client.call_tool("slow", task=True))
 
 
 async def test_a_task_that_fails_while_its_result_is_waited_for_raises_its_error(core: TaskServer) -> None:

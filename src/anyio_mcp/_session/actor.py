@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Final, cast, final
 
 import anyio
 import anyio.abc
@@ -40,6 +40,9 @@ from anyio_mcp.telemetry import record_session
 from anyio_mcp.transports.base import Transport
 
 logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS: Final = 0.1
+"""How long a connect that failed over a pipe waits to hear what became of the process behind it."""
 
 
 @final
@@ -191,6 +194,11 @@ class SessionActor:
                     except Exception as error:
                         if self._ready.is_set():
                             raise  # nobody connects any more: a bug
+                        if settings.transport.kind == "pipe":
+                            # A pipe that broke under a message is about to say why, and that is the
+                            # better error: an exit code, a last line.
+                            with anyio.move_on_after(LAST_WORDS_SECONDS):
+                                await self._failure.wait()
                         self._end(self._connect_error(error))
         finally:
             self._failure.detach(connecting)
