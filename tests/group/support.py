@@ -111,27 +111,30 @@ def cancel_after_every_pass(scenario: Callable[[int], Awaitable[bool]], *, backe
 
 
 def library(name: str) -> MCPServer:
-    """A server with a tool, a prompt, a resource and a template of its own."""
+    """A server with a tool, a prompt, a resource and a template of its own.
+
+    All async: trio's virtual clock does not wait for worker threads, which sync functions run in.
+    """
     server = MCPServer(name, log_level="CRITICAL")
 
     @server.tool()
-    def where() -> str:
+    async def where() -> str:
         return name
 
     @server.tool()
-    def add(a: int, b: int) -> int:
+    async def add(a: int, b: int) -> int:
         return a + b
 
     @server.prompt()
-    def ask(topic: str) -> str:
+    async def ask(topic: str) -> str:
         return f"{name}: what is {topic}?"
 
     @server.resource("text://greeting")
-    def greeting() -> str:
+    async def greeting() -> str:
         return f"hello from {name}"
 
     @server.resource("text://greeting/{who}")
-    def greet(who: str) -> str:
+    async def greet(who: str) -> str:
         return f"hello {who} from {name}"
 
     return server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from mcp.client.extension import ClaimContext, UnexpectedClaimedResult
 from anyio_mcp import Client, DeadlineExceededError, RequestFailedError, TaskError, ToolError
 from anyio_mcp._session.errands import MAX_ERRANDS, Errands
 from anyio_mcp._session.tasks.starting import CreatedTask
-from anyio_mcp.testing import Interruption, cancel_everywhere, silence
+from anyio_mcp.testing import Interruption, PeerRequest, cancel_everywhere, silence
 from tests.tasks.servers import EXTENSION, QUESTION, FakeTask, TaskServer, text_result
 
 pytestmark = pytest.mark.anyio
@@ -204,6 +205,29 @@ async def test_a_task_that_was_made_for_a_caller_who_has_left_is_cancelled(serve
             request.answer(result)
         await client.ping()
         assert server.asked("tasks/cancel") == 1
+
+
+async def test_a_task_made_for_a_caller_who_leaves_before_looking_is_cancelled(server: TaskServer) -> None:
+    made = server._create
+    reported = anyio.Event()
+
+    def answer(request: PeerRequest) -> dict[str, Any]:
+        request.progress(0.5)
+        return made(request)
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        reported.set()
+        await anyio.sleep_forever()
+
+    server.peer.on("tools/call", answer)
+    async with server.client() as client, anyio.create_task_group() as tg:
+        tg.start_soon(partial(client.call_tool, "slow", task=True, progress_handler=note))
+        await reported.wait()
+        while client.stats().calls_in_flight:
+            await anyio.lowlevel.checkpoint()
+        tg.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            assert await cancelled(server) == server.only.id
 
 
 # Errands

@@ -133,16 +133,16 @@ async def test_a_question_that_comes_later_is_answered_later(extension: TaskServ
 
 async def test_an_answer_is_followed_by_a_question_soon(extension: TaskServer) -> None:
     extension.on_new = lambda task: setattr(task, "interval", 30_000)
-    async with extension.client(elicitation_handler=Asked()) as client, anyio.create_task_group() as tg:
+    async with extension.client(elicitation_handler=Asked()) as client:
         task = await client.call_tool("slow", task=True)
-        tg.start_soon(task.wait)
-        await anyio.sleep(200)
-        extension.only.questions = {"name": QUESTION}
-        extension.only.change("input_required")
-        await extension.peer.received("tasks/update")
-        answered = anyio.current_time()
-        extension.only.finish()
-        await task
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(task.wait)
+            await anyio.sleep(200)
+            extension.only.questions = {"name": QUESTION}
+            extension.only.change("input_required")
+            await extension.peer.received("tasks/update")
+            answered = anyio.current_time()
+            extension.only.finish()
         assert anyio.current_time() - answered < 1
 
 

@@ -111,7 +111,9 @@ class SessionKeeper:
 
     async def wait_until_unleased(self) -> None:
         """Wait until nobody holds a lease."""
-        await self._leases_gone.wait()
+        # Again, because somebody may have entered since: each first lease makes a new event.
+        while len(self._leases):
+            await self._leases_gone.wait()
 
     async def wait_until_void(self, lease: Lease) -> None:
         """Wait until `close()` has voided `lease`."""

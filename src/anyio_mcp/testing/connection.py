@@ -82,7 +82,7 @@ class ScriptedConnection(Connection):
             while self._freed is not None:
                 await self._freed.wait()
             if self._lost:
-                refuse(outgoing, "the connection is lost")
+                _not_delivered(outgoing)
             else:
                 self._deliver(self, outgoing)
         finally:
@@ -181,7 +181,6 @@ class ScriptedConnection(Connection):
         self._incoming.close()
 
 
-def refuse(outgoing: Outgoing, why: str) -> None:
-    """Say of a message, to whoever asked to know, that it was not delivered."""
+def _not_delivered(outgoing: Outgoing) -> None:
     if outgoing.receipt is not None:
-        outgoing.receipt(RequestFailedError(why, reason="transport"))
+        outgoing.receipt(RequestFailedError("the connection is lost", reason="transport"))

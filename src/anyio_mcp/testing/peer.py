@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast, final
 
@@ -350,7 +350,5 @@ class _ScriptedTransport(Transport):
     def describe(self) -> str:
         return "a scripted peer"
 
-    @asynccontextmanager
-    async def connect(self, *, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
-        async with self.peer.connect(timeouts) as connection:
-            yield connection
+    def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
+        return self.peer.connect(timeouts)
