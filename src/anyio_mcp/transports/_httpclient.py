@@ -34,7 +34,7 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfe
 class HttpRequester:
     """Makes the requests of one connection. Shared by its tasks; holds no response."""
 
-    __slots__ = ("_client", "_headers", "_options", "_timeout", "_url", "last_traffic", "policy")
+    __slots__ = ("_client", "_headers", "_options", "_timeout", "_url", "describe", "last_traffic", "policy")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class HttpRequester:
     ) -> None:
         self._client = cast("httpx2.AsyncClient", client)
         self._url = url
+        self.describe = visible(url)
         self._headers = {name.lower(): value for name, value in headers.items()}
         # Without `auth` the client's own applies, so the argument must not be passed at all.
         self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
@@ -148,10 +149,6 @@ class HttpRequester:
             reason="transport",
             cause=error,
         )
-
-    @property
-    def describe(self) -> str:
-        return visible(self._url)
 
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None

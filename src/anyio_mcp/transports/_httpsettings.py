@@ -18,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from anyio_mcp.config import Timeouts
+from anyio_mcp.transports._lanes import LaneTransport
 
 # RFC 9110: a field name is a token. A value holds no control characters: CR and LF in it would start
 # another header.
@@ -127,17 +128,26 @@ def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
     connect = None if math.isinf(timeouts.connect_seconds) else timeouts.connect_seconds
     # Only connecting is timed here: how long an answer may take is the deadline of its call.
     timeout = httpx2.Timeout(None, connect=connect)
-    # No limit to connections: a limit turns slow calls into failures of the calls behind them.
-    limits = httpx2.Limits(
-        max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
-    )
     if _proxied(parts.scheme, parts.hostname or ""):
         # A transport of our own would make httpx2 ignore the environment's proxies.
+        limits = httpx2.Limits(
+            max_connections=None,
+            max_keepalive_connections=_IDLE_CONNECTIONS,
+            keepalive_expiry=_IDLE_SECONDS,
+        )
         return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
     # Loading the CA certificates takes longer than a session on a local server does, so it is left
     # out where they cannot be used: redirects to another scheme are not followed.
-    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if parts.scheme == "http" else True
-    transport = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=keepalive_options())
+    plain = parts.scheme == "http"
+    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx2.create_ssl_context()
+    # No limit to connections: a limit turns slow calls into failures of the calls behind them.
+    limits = httpx2.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS)
+    options = keepalive_options()
+
+    def lane() -> httpx2.AsyncHTTPTransport:
+        return httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=options)
+
+    transport = LaneTransport(lane, idle=_IDLE_CONNECTIONS, idle_seconds=_IDLE_SECONDS)
     return httpx2.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
 
 
