@@ -5,10 +5,11 @@ Opens nothing; which transport reaches a server is decided by its client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
-from mcp.types import Implementation, SamplingCapability
+from mcp.client import CacheConfig, ClientExtension
+from mcp.types import Implementation, LoggingLevel, SamplingCapability
 
 from anyio_mcp._config_text import Variables
 from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
@@ -47,6 +48,9 @@ class ServerSettings(TypedDict, total=False):
     log_handler: LogHandler | None
     message_handler: MessageHandler | MessageHandlerFunction | None
     progress_handler: ProgressHandler | None
+    extensions: Sequence[ClientExtension] | None
+    cache: CacheConfig | None
+    log_level: LoggingLevel | None
 
 
 def sources_of(config: MCPConfig | Mapping[str, Any]) -> dict[str, Source]:

@@ -4,6 +4,7 @@ of the server. The operations are in `verbs`, keeping a session is `_session.kee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -12,10 +13,12 @@ from typing import Any, Self
 import anyio
 import anyio.abc
 from anyio.abc import ObjectReceiveStream
+from mcp.client import CacheConfig, ClientExtension
 from mcp.types import (
     DiscoverResult,
     Implementation,
     InitializeResult,
+    LoggingLevel,
     SamplingCapability,
     ServerCapabilities,
 )
@@ -24,12 +27,14 @@ from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from anyio_mcp import handlers
 from anyio_mcp._session.actor import SessionActor, SessionSettings
 from anyio_mcp._session.doors import Doors
+from anyio_mcp._session.extensions import Extensions
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import SessionState
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.typed import TypedSession, typed_session
 from anyio_mcp._session.watchdog import CallDeadline
 from anyio_mcp.config import (
+    DEFAULT_CACHE,
     DEFAULT_HEARTBEAT,
     DEFAULT_RESTART,
     Heartbeat,
@@ -81,6 +86,12 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     * `mode`: `"auto"` asks which protocol era the server speaks, `"legacy"` uses the handshake of
       2025-11-25 and before, a modern version (`"2026-07-28"`) is used unasked.
     * `auto_initialize=False` connects without negotiating; call `initialize()` before anything else.
+    * `extensions`: `mcp.client.ClientExtension` objects; what they claim is finished by them.
+    * `cache`: lists and resources are kept as long as the server says (`ttlMs`, 2026-07-28) or until it
+      announces a change, in memory and for one session unless a `CacheConfig` names a store; None asks
+      every time.
+    * `log_level`: which log messages a modern server shall send; it sends none without. In the era
+      before, `set_logging_level()` asks for them.
     * `auth`: a bearer token or an `httpx2.Auth`, for URLs.
 
     Raises `TypeError` and `ValueError` for arguments that make no client; nothing is opened until it is
@@ -108,6 +119,9 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         log_handler: LogHandler | None = None,
         message_handler: MessageHandler | MessageHandlerFunction | None = None,
         progress_handler: ProgressHandler | None = None,
+        extensions: Sequence[ClientExtension] | None = None,
+        cache: CacheConfig | None = DEFAULT_CACHE,
+        log_level: LoggingLevel | None = None,
     ) -> None:
         transport = infer_transport(source, auth=auth)
         self._open(
@@ -130,6 +144,9 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                     message_handler=message_handler,
                 ),
                 progress_handler=progress_handler,
+                extensions=Extensions.of(extensions),
+                cache=cache,
+                log_level=log_level,
             ),
             task_group,
         )
@@ -337,6 +354,9 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 callbacks=lambda: self._settings.callbacks,
                 client_info=settings.client_info,
                 tasks=self._tasks,
+                extensions=settings.extensions,
+                responses=settings.open_responses,
+                log_level=settings.log_level,
             ),
         )
 

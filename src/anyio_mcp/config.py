@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
+from mcp.client import CacheConfig
+
 DEFAULT_CONNECT_SECONDS: Final = 30.0
 DEFAULT_CALL_SECONDS: Final = 300.0
 DEFAULT_TOTAL_SECONDS: Final = 3600.0
@@ -152,3 +154,7 @@ class Limits:
             raise TypeError(f"Limits.max_message_bytes must be an int, not {self.max_message_bytes!r}")
         if self.max_message_bytes < 1:
             raise ValueError("Limits.max_message_bytes must be positive")
+
+
+DEFAULT_CACHE: Final = CacheConfig()
+"""What the server says may be kept is kept, in memory."""

@@ -71,6 +71,9 @@ class ClientGroup(GroupVerbs):
         if unknown:
             hint = "; it belongs into the configuration of a server" if "auth" in unknown else ""
             raise TypeError(f"ClientGroup takes no {', '.join(sorted(unknown))}{hint}")
+        cache = settings.get("cache")
+        if cache is not None and cache.target_id is not None:
+            raise ValueError("a CacheConfig with a target_id is of one server; a ClientGroup has several")
         self._name = name
         self._naming = Naming(separator=separator, prefix=prefix)
         self._settings = settings

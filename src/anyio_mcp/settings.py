@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import final, get_args
 
+from mcp.client import CacheConfig
 from mcp.client.session import (
     ElicitationFnT,
     ListRootsFnT,
@@ -12,8 +15,11 @@ from mcp.client.session import (
     MessageHandlerFnT,
     SamplingFnT,
 )
-from mcp.types import Implementation, SamplingCapability
+from mcp.types import Implementation, LoggingLevel, SamplingCapability
 
+from anyio_mcp._session.errands import Errands
+from anyio_mcp._session.extensions import Extensions
+from anyio_mcp._session.responses import ResponseCache
 from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
 from anyio_mcp.handlers import (
     ElicitationHandler,
@@ -84,7 +90,31 @@ class ClientSettings:
     auto_initialize: bool
     callbacks: Callbacks
     progress_handler: ProgressHandler | None
+    extensions: Extensions
+    cache: CacheConfig | None
+    log_level: LoggingLevel | None
 
     def __post_init__(self) -> None:
         if self.progress_handler is not None:
             progress_callback(self.progress_handler)
+        if self.cache is not None and self.cache.store is not None and self._server_identity() is None:
+            raise ValueError(
+                "a cache with a store of its own needs CacheConfig.target_id: only a URL names a server so "
+                "that another client can be served what this one has stored"
+            )
+        if self.log_level is not None and self.log_level not in get_args(LoggingLevel):
+            raise ValueError(f"log_level must be one of {get_args(LoggingLevel)}, not {self.log_level!r}")
+
+    def open_responses(self, version: Callable[[], str | None], errands: Errands) -> ResponseCache | None:
+        """The kept results of one session. Without a store of the user's they end with it."""
+        if self.cache is None:
+            return None
+        server = hashlib.sha256((self._server_identity() or "").encode()).hexdigest()
+        return ResponseCache(self.cache, server=server, version=version, errands=errands)
+
+    def _server_identity(self) -> str | None:
+        """What tells this server from others in a store. May hold secrets: only its hash is used."""
+        if self.cache is not None and self.cache.target_id is not None:
+            return self.cache.target_id
+        url: object = getattr(self.transport, "url", None)
+        return url if isinstance(url, str) else None

@@ -55,6 +55,7 @@ class SessionStats:
     refused_requests: int
     violations: int
     unsent_cancellations: int
+    cache_hits: int
 
 
 @final

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp.types import TextResourceContents
 
 from anyio_mcp.config import Timeouts
 from anyio_mcp.errors import ConnectError, DeadlineExceededError, SessionLostError
@@ -63,6 +64,16 @@ async def test_a_configuration_file_becomes_a_group_of_processes(
             await group.remove("one")
             assert child_processes() - before < pids
     assert child_processes() == before
+
+
+async def test_a_template_is_read_under_the_name_of_its_server() -> None:
+    # In real time: the SDK's server reads templates in a thread.
+    with anyio.fail_after(BOUND):
+        async with ClientGroup({"a": library("a"), "b_c": library("b_c")}) as group:
+            for server in group:
+                (greeting,) = await group.read_resource(f"{server}+text://greeting/me")
+                assert isinstance(greeting, TextResourceContents)
+                assert greeting.text == f"hello me from {server}"
 
 
 async def test_a_process_killed_in_a_call_fails_that_call_and_is_started_again() -> None:

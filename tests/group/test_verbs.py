@@ -44,9 +44,6 @@ async def test_every_name_that_is_listed_can_be_used() -> None:
             (greeting,) = await group.read_resource(f"{server}+text://greeting")
             assert isinstance(greeting, TextResourceContents)
             assert (greeting.text, greeting.uri) == (f"hello from {server}", "text://greeting")
-            (greeting,) = await group.read_resource(f"{server}+text://greeting/me")
-            assert isinstance(greeting, TextResourceContents)
-            assert greeting.text == f"hello me from {server}"
             assert group.split(f"{server}_ask_me") == (server, "ask_me")
 
 

@@ -40,7 +40,7 @@ class Session:
         self.answer = answer
         self.asked: list[str | None] = []
 
-    async def list_tools(self, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
+    async def list_tools(self, params: PaginatedRequestParams | None) -> ListToolsResult:
         cursor = None if params is None else params.cursor
         self.asked.append(cursor)
         await anyio.lowlevel.checkpoint()
@@ -48,7 +48,7 @@ class Session:
 
 
 def catalog_of(session: Any, failure: SessionFailure | None = None) -> ToolCatalog:
-    return ToolCatalog(session, SessionFailure() if failure is None else failure)
+    return ToolCatalog(session.list_tools, SessionFailure() if failure is None else failure)
 
 
 async def two_pages(cursor: str | None) -> ListToolsResult:
@@ -252,7 +252,7 @@ async def test_an_empty_listing_is_one_too() -> None:
 
 async def test_all_pages_are_fetched_with_the_cursors_the_server_gave() -> None:
     session: Any = Session(two_pages)
-    tools = await list_all_tools(session)
+    tools = await list_all_tools(session.list_tools)
     assert [each.name for each in tools] == ["add", "mul"]
     assert session.asked == [None, "2"]
 
@@ -262,7 +262,7 @@ async def test_an_empty_page_in_the_middle_does_not_end_a_listing() -> None:
         return {None: page("add", then="2"), "2": page(then="3"), "3": page("mul")}[cursor]
 
     session: Any = Session(answer)
-    assert [each.name for each in await list_all_tools(session)] == ["add", "mul"]
+    assert [each.name for each in await list_all_tools(session.list_tools)] == ["add", "mul"]
 
 
 async def test_an_empty_cursor_is_a_cursor() -> None:
@@ -270,7 +270,7 @@ async def test_an_empty_cursor_is_a_cursor() -> None:
         return page("add", then="") if cursor is None else page("mul")
 
     session: Any = Session(answer)
-    assert [each.name for each in await list_all_tools(session)] == ["add", "mul"]
+    assert [each.name for each in await list_all_tools(session.list_tools)] == ["add", "mul"]
     assert session.asked == [None, ""]
 
 
@@ -281,7 +281,7 @@ async def test_a_listing_that_repeats_a_cursor_is_a_violation(period: int) -> No
 
     session: Any = Session(round_and_round)
     with anyio.fail_after(5), pytest.raises(RequestFailedError, match="repeats a cursor") as caught:
-        await list_all_tools(session)
+        await list_all_tools(session.list_tools)
     assert caught.value.reason == "violation"
     assert len(session.asked) == period + 1
 
@@ -295,7 +295,7 @@ async def test_a_listing_that_never_ends_is_a_violation_after_so_many_pages() ->
         anyio.fail_after(30),
         pytest.raises(RequestFailedError, match=f"more than {MAX_PAGES} pages") as caught,
     ):
-        await list_all_tools(session)
+        await list_all_tools(session.list_tools)
     assert caught.value.reason == "violation"
     assert len(session.asked) == MAX_PAGES
 
@@ -306,9 +306,9 @@ async def test_the_last_page_allowed_may_be_the_last_page() -> None:
         return page(str(number), then=str(number + 1) if number < 3 else None)
 
     session: Any = Session(answer)
-    assert len(await list_all_tools(session, max_pages=3)) == 3
+    assert len(await list_all_tools(session.list_tools, max_pages=3)) == 3
     with pytest.raises(RequestFailedError, match="more than 2 pages"):
-        await list_all_tools(session, max_pages=2)
+        await list_all_tools(session.list_tools, max_pages=2)
 
 
 async def test_an_error_on_a_later_page_is_the_error_of_the_listing() -> None:

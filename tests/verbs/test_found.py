@@ -70,17 +70,15 @@ async def test_a_result_is_not_checked_against_a_schema_its_server_had_withdrawn
 async def test_a_change_told_while_the_tools_are_being_listed_is_not_forgotten() -> None:
     asked = 0
 
-    class Session:
-        async def list_tools(self, *, params: Any = None) -> ListToolsResult:
-            nonlocal asked
-            asked += 1
-            await anyio.lowlevel.checkpoint()
-            if asked == 1:
-                catalog.forget()  # the server says so after it has answered the first page
-            return ListToolsResult(tools=[tool("old" if asked == 1 else "new")])
+    async def list_page(params: Any) -> ListToolsResult:
+        nonlocal asked
+        asked += 1
+        await anyio.lowlevel.checkpoint()
+        if asked == 1:
+            catalog.forget()  # the server says so after it has answered the first page
+        return ListToolsResult(tools=[tool("old" if asked == 1 else "new")])
 
-    session: Any = Session()
-    catalog = ToolCatalog(session, SessionFailure())
+    catalog = ToolCatalog(list_page, SessionFailure())
     await catalog.find("new", CallDeadline(100, 100))
     assert await catalog.find("new", CallDeadline(100, 100)) is not None
 

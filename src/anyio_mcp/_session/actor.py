@@ -103,6 +103,10 @@ class SessionActor:
         return self._session
 
     @property
+    def cache_hits(self) -> int:
+        return 0 if self._session is None else self._session.cache_hits
+
+    @property
     def dispatcher(self) -> SessionDispatcher | None:
         return self._dispatcher
 

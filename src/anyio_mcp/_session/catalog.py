@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, final
 
 import anyio
-from mcp import ClientSession, MCPError
-from mcp.types import PaginatedRequestParams, PaginatedResult, Tool
+from mcp import MCPError
+from mcp.types import ListToolsResult, PaginatedRequestParams, PaginatedResult, Tool
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.errors import RequestFailedError
@@ -25,13 +25,15 @@ MAX_PAGES: Final = 250
 
 _Page = TypeVar("_Page", bound=PaginatedResult)
 
+ListPage = Callable[[PaginatedRequestParams | None], Awaitable[ListToolsResult]]
+
 
 @final
 class ToolCatalog:
     """What is known of one session's tools."""
 
-    def __init__(self, session: ClientSession, failure: SessionFailure) -> None:
-        self._session = session
+    def __init__(self, list_page: ListPage, failure: SessionFailure) -> None:
+        self._list_page = list_page
         self._failure = failure
         self._tools: dict[str, Tool] | None = None
         self._loading: anyio.Event | None = None
@@ -78,7 +80,7 @@ class ToolCatalog:
 
     async def _list(self) -> list[Tool]:
         try:
-            return await list_all_tools(self._session)
+            return await list_all_tools(self._list_page)
         except MCPError as error:
             logger.debug("the server does not list its tools: %s", error)
         except RequestFailedError as error:
@@ -88,9 +90,9 @@ class ToolCatalog:
         return []
 
 
-async def list_all_tools(session: ClientSession, *, max_pages: int = MAX_PAGES) -> list[Tool]:
-    """Every page of `tools/list`, through the SDK's session, which keeps the header maps of tools."""
-    pages = await all_pages(lambda params: session.list_tools(params=params), max_pages=max_pages)
+async def list_all_tools(list_page: ListPage, *, max_pages: int = MAX_PAGES) -> list[Tool]:
+    """The tools of every page of `tools/list`."""
+    pages = await all_pages(list_page, max_pages=max_pages)
     return [tool for page in pages for tool in page.tools]
 
 

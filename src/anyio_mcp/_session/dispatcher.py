@@ -3,7 +3,7 @@
 The one place where a caller meets the session: each request waits here inside one cancel scope that
 carries both its deadline and the session's failure, so code that uses `client.session` directly is
 protected as well. It knows JSON-RPC, not MCP, apart from the two notifications JSON-RPC lacks:
-`cancelled` and `progress`.
+`cancelled` and `progress`, and the default of `resultType`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mcp.shared.dispatcher import (
     OnRequest,
     ProgressFnT,
 )
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.transport_context import TransportContext
 from mcp.types import (
     CONNECTION_CLOSED,
@@ -37,6 +38,7 @@ from mcp.types import (
     JSONRPCResponse,
     RequestId,
 )
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from anyio_mcp._session.correlation import Correlation, PendingCall, Progress
 from anyio_mcp._session.errands import Errands
@@ -105,8 +107,8 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         """Called with a result that came too late for its caller. It must not wait."""
         self.inbound_counters = InboundCounters()
         self.violations = Violations()
-        self.observers: dict[str, Callable[[], None]] = {}
-        """By method: told of a notification in the order of the wire, ahead of its handler."""
+        self.observers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+        """By method: told of a notification's params in the order of the wire, ahead of its handler."""
         self.unsent_cancellations = 0
         """Courtesy notifications dropped because the outbox was full."""
 
@@ -138,7 +140,12 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         """
         if method == _LISTEN:
             return await self._listen(params, opts or {})
-        return await self._send(method, params, opts or {}, self._deadline(opts or {}))
+        result = await self._send(method, params, opts or {}, self._deadline(opts or {}))
+        if (opts or {}).get("headers", {}).get(MCP_PROTOCOL_VERSION_HEADER) in MODERN_PROTOCOL_VERSIONS:
+            # The specification's default (basic, resultType). The SDK's models of the modern era have none,
+            # and would refuse what a tool has answered that has run.
+            result.setdefault("resultType", "complete")
+        return result
 
     async def _listen(self, params: Mapping[str, Any] | None, opts: CallOptions) -> dict[str, Any]:
         """A subscription's request is answered when the subscription ends, so no deadline applies.

@@ -251,6 +251,7 @@ class SessionKeeper:
             refused_requests=inbound.refused_requests,
             violations=0 if dispatcher is None else dispatcher.violations.count,
             unsent_cancellations=0 if dispatcher is None else dispatcher.unsent_cancellations,
+            cache_hits=0 if self._actor is None else self._actor.cache_hits,
         )
 
 

@@ -51,7 +51,7 @@ class Receiver:
         inbound: Inbound,
         *,
         intercept: OnNotifyIntercept | None,
-        observers: Mapping[str, Callable[[], None]],
+        observers: Mapping[str, Callable[[Mapping[str, Any]], None]],
         violations: Violations,
         unclaimed: Callable[[dict[str, Any]], None],
         end: Callable[[Exception], None],
@@ -98,7 +98,7 @@ class Receiver:
                 self._inbound.cancel(request_id)
         observer = self._observers.get(item.method)
         if observer is not None:
-            observer()
+            observer(params or {})
         # In the order of the wire, before anything that comes later is looked at: subscriptions
         # depend on it.
         if not run_notify_intercept(self._intercept, item.method, params):

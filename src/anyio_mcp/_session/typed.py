@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, partial
+from typing import Any, TypeVar, final
 
 import anyio
 from mcp import ClientSession
+from mcp.client import CacheMode
 from mcp.client.session import ClientRequestContext, IncomingMessage
 from mcp.types import (
     METHOD_NOT_FOUND,
@@ -20,12 +21,19 @@ from mcp.types import (
     ErrorData,
     Implementation,
     ListRootsResult,
+    ListToolsResult,
+    LoggingLevel,
     LoggingMessageNotificationParams,
+    PaginatedRequestParams,
 )
+from pydantic import BaseModel, TypeAdapter
 
-from anyio_mcp._session.catalog import ToolCatalog
+from anyio_mcp._session.catalog import ListPage, ToolCatalog
 from anyio_mcp._session.dispatcher import SessionDispatcher
+from anyio_mcp._session.errands import Errands
+from anyio_mcp._session.extensions import Extensions
 from anyio_mcp._session.negotiation import negotiate
+from anyio_mcp._session.responses import ResponseCache
 from anyio_mcp._session.tasks.dialects import dialect_of
 from anyio_mcp._session.tasks.driver import follow_for_caller, forsake_unclaimed
 from anyio_mcp._session.tasks.extension import TasksExtension
@@ -34,6 +42,11 @@ from anyio_mcp._session.tasks.starting import CreatedTask
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
 from anyio_mcp.config import DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS
 from anyio_mcp.settings import Callbacks
+
+_Result = TypeVar("_Result")
+
+OpenResponses = Callable[[Callable[[], str | None], Errands], ResponseCache | None]
+"""Makes the kept results of a session, from its protocol version and its errands; None keeps none."""
 
 
 @final
@@ -46,24 +59,96 @@ class TypedSession(ClientSession):
         *,
         dispatcher: SessionDispatcher,
         tasks_extension: TasksExtension,
+        extensions: Extensions,
+        responses: OpenResponses,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             dispatcher=dispatcher,
-            extensions={tasks_extension.identifier: tasks_extension.settings()},
-            result_claims={tasks_extension.identifier: tasks_extension.claims()},
-            notification_bindings=tasks_extension.notifications(),
+            extensions={**extensions.advertised, tasks_extension.identifier: tasks_extension.settings()},
+            result_claims={**extensions.claims, tasks_extension.identifier: tasks_extension.claims()},
+            notification_bindings=[*extensions.bindings, *tasks_extension.notifications()],
             **kwargs,
         )
         self.tasks_extension = tasks_extension
+        self.extensions = extensions
         self.failure = failure
         self.dispatcher = dispatcher
         self.errands = dispatcher.errands
-        self.catalog = ToolCatalog(self, failure)
-        # Not in a handler: those run behind what has arrived, and a result that came after the change
-        # must not be held against the tools before it.
-        dispatcher.observers["notifications/tools/list_changed"] = self.catalog.forget
+        self.catalog = ToolCatalog(self.tools_page(), failure)
+        self._responses = responses(lambda: self.protocol_version, dispatcher.errands)
+        self._has_listed = False
+        # Not in handlers: those run behind what has arrived, and a result that came after the change
+        # must not be held against what was there before it.
+        dispatcher.observers.update(
+            {
+                "notifications/tools/list_changed": lambda _: self._on_tools_changed(),
+                "notifications/prompts/list_changed": lambda _: self._forget("prompts/list"),
+                "notifications/resources/list_changed": lambda _: self._on_resources_changed(),
+                "notifications/resources/updated": self._on_resource_updated,
+            }
+        )
         self._negotiating: anyio.Event | None = None
+
+    @cached_property
+    def tool_answers(self) -> TypeAdapter[BaseModel]:
+        """What may come back from `tools/call`, once the version is negotiated."""
+        return self.extensions.answers(self.protocol_version)
+
+    @property
+    def cache_hits(self) -> int:
+        """Results that were served without asking the server."""
+        return 0 if self._responses is None else self._responses.hits
+
+    async def cached(
+        self,
+        method: str,
+        send: Callable[[], Awaitable[_Result]],
+        *,
+        params: str = "",
+        cursor: str | None = None,
+        mode: CacheMode = "use",
+    ) -> _Result:
+        """What `send` brings, or what it brought before, if the server said that this is as good."""
+        if self._responses is None:
+            return await send()
+        if cursor is not None:
+            return await self._responses.continued(method, send)
+        return await self._responses.fetch(method, params, mode, send)
+
+    def tools_page(self, mode: CacheMode = "use") -> ListPage:
+        """One page of tools. From the SDK's session, which learns schemas and headers from what it lists."""
+
+        async def list_page(params: PaginatedRequestParams | None) -> ListToolsResult:
+            # What another session has listed, this one must once have listed as well.
+            chosen = mode if self._has_listed or mode == "bypass" else "refresh"
+            page = await self.cached(
+                "tools/list",
+                partial(self.list_tools, params=params),
+                cursor=None if params is None else params.cursor,
+                mode=chosen,
+            )
+            self._has_listed = True
+            return page
+
+        return list_page
+
+    def _forget(self, method: str, params: str = "") -> None:
+        if self._responses is not None:
+            self._responses.forget(method, params)
+
+    def _on_tools_changed(self) -> None:
+        self.catalog.forget()
+        self._forget("tools/list")
+
+    def _on_resources_changed(self) -> None:
+        self._forget("resources/list")
+        self._forget("resources/templates/list")
+
+    def _on_resource_updated(self, params: Mapping[str, Any]) -> None:
+        uri = params.get("uri")
+        if isinstance(uri, str):
+            self._forget("resources/read", uri)
 
     async def negotiate(self, mode: str, deadline: CallDeadline) -> None:
         """Settle the era, once, however many tasks ask for it at the same time."""
@@ -88,6 +173,9 @@ def typed_session(
     callbacks: Callable[[], Callbacks],
     client_info: Implementation | None,
     tasks: TaskRegistry,
+    extensions: Extensions,
+    responses: OpenResponses,
+    log_level: LoggingLevel | None,
 ) -> TypedSession:
     """A session whose callbacks are looked up when they are needed.
 
@@ -137,7 +225,10 @@ def typed_session(
         logging_callback=log,
         message_handler=notice,
         client_info=client_info,
+        log_level=log_level,
         tasks_extension=extension,
+        extensions=extensions,
+        responses=responses,
     )
     dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 import anyio
-from mcp.types import ClientRequest, InputRequiredResult, InputResponses, PaginatedRequestParams
+from mcp.client import CacheMode
+from mcp.types import (
+    ClientRequest,
+    InputRequiredResult,
+    InputResponses,
+    PaginatedRequestParams,
+    PaginatedResult,
+)
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from anyio_mcp._session.catalog import all_pages
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.rounds import finish_rounds
 from anyio_mcp._session.typed import TypedSession
@@ -37,6 +46,9 @@ Timeout = float | Literal[Default.DEFAULT] | None
 
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=BaseModel)
+_Page = TypeVar("_Page", bound=PaginatedResult)
+
+FetchPage = Callable[[TypedSession, PaginatedRequestParams | None], Awaitable[_Page]]
 
 
 class Operations:
@@ -133,12 +145,19 @@ class Operations:
         *,
         timeout: Timeout,
         target: str,
+        cache_mode: CacheMode = "bypass",
     ) -> _Model:
-        """A request that the server may answer by asking for input first (modern era)."""
+        """A request that the server may answer by asking for input first (modern era).
+
+        `cache_mode` is for methods whose result `target` alone determines. A result that took input
+        is not kept: it depends on that as well.
+        """
         request = build(None, None)
 
         async def act(session: TypedSession, deadline: CallDeadline) -> _Model:
-            first = await session.send_request(request, result)
+            first = await session.cached(
+                request.method, partial(session.send_request, request, result), params=target, mode=cache_mode
+            )
             return await finish_rounds(
                 first,
                 lambda answers, state: session.send_request(build(answers, state), result),
@@ -148,6 +167,48 @@ class Operations:
             )
 
         return await self._operate(request.method, act, timeout=timeout, target=target, replay=True)
+
+    async def _pages(
+        self,
+        method: str,
+        fetch: FetchPage[_Page],
+        *,
+        max_pages: int,
+        cache_mode: CacheMode,
+        timeout: Timeout,
+    ) -> list[_Page]:
+        """All pages of a listing."""
+
+        async def act(session: TypedSession, _: CallDeadline) -> list[_Page]:
+            return await all_pages(_cached_page(session, method, fetch, cache_mode), max_pages=max_pages)
+
+        return await self._operate(method, act, timeout=timeout, replay=True)
+
+    async def _page(
+        self,
+        method: str,
+        fetch: FetchPage[_Page],
+        *,
+        cursor: str | None,
+        cache_mode: CacheMode,
+        timeout: Timeout,
+    ) -> _Page:
+        """One page of a listing."""
+
+        async def act(session: TypedSession, _: CallDeadline) -> _Page:
+            return await _cached_page(session, method, fetch, cache_mode)(page(cursor))
+
+        return await self._operate(method, act, timeout=timeout, replay=True)
+
+
+def _cached_page(
+    session: TypedSession, method: str, fetch: FetchPage[_Page], mode: CacheMode
+) -> Callable[[PaginatedRequestParams | None], Awaitable[_Page]]:
+    def cached(params: PaginatedRequestParams | None) -> Awaitable[_Page]:
+        cursor = None if params is None else params.cursor
+        return session.cached(method, partial(fetch, session, params), cursor=cursor, mode=mode)
+
+    return cached
 
 
 def page(cursor: str | None) -> PaginatedRequestParams | None:

@@ -12,16 +12,16 @@ from mcp.types import (
     HEADER_MISMATCH,
     CallToolRequest,
     CallToolRequestParams,
-    InputRequiredResult,
     InputResponses,
     RequestParamsMeta,
     Tool,
 )
 from mcp.types import CallToolResult as RawToolResult
+from pydantic import BaseModel
 
 from anyio_mcp._session.catalog import list_all_tools
 from anyio_mcp._session.rounds import finish_rounds
-from anyio_mcp._session.tasks.starting import TOOL_ANSWER, CreatedTask, TaskWish, send_or_start
+from anyio_mcp._session.tasks.starting import CreatedTask, TaskWish, send_or_start
 from anyio_mcp._session.tasks.wire import TaskSnapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
@@ -59,12 +59,12 @@ def tool_call(
     first_request = build(None, None)
 
     async def call(session: TypedSession, deadline: CallDeadline) -> RawToolResult | TaskSnapshot:
-        async def send(request: CallToolRequest) -> RawToolResult | InputRequiredResult | TaskSnapshot:
+        async def send(request: CallToolRequest) -> BaseModel | TaskSnapshot:
             ask = partial(
                 send_or_start,
                 session,
                 request,
-                TOOL_ANSWER,
+                session.tool_answers,
                 wish=wish,
                 name=name,
                 deadline=deadline,
@@ -77,16 +77,21 @@ def tool_call(
                     raise
                 # The server wants arguments repeated in headers that only the tool's schema names; it
                 # has refused before running anything (2026-07-28, HTTP headers).
-                session.catalog.learn(await list_all_tools(session))
+                session.catalog.learn(await list_all_tools(session.tools_page("refresh")))
                 answer = await ask()
             return answer.snapshot() if isinstance(answer, CreatedTask) else answer
 
-        return await finish_rounds(
+        answer = await finish_rounds(
             await send(first_request),
             lambda answers, state: send(build(answers, state)),
             session=session,
             failure=session.failure,
             deadline=deadline,
+        )
+        if isinstance(answer, TaskSnapshot):
+            return answer
+        return await session.extensions.finish(
+            answer, session=session, name=name, failure=session.failure, deadline=deadline
         )
 
     return call

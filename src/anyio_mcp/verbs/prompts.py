@@ -6,25 +6,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
+from mcp.client import CacheMode
 from mcp.types import (
     GetPromptRequest,
     GetPromptRequestParams,
     GetPromptResult,
     InputRequiredResult,
     InputResponses,
-    ListPromptsRequest,
     ListPromptsResult,
+    PaginatedRequestParams,
     Prompt,
     RequestParamsMeta,
 )
 from pydantic import TypeAdapter
 
-from anyio_mcp._session.catalog import MAX_PAGES, all_pages
+from anyio_mcp._session.catalog import MAX_PAGES
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
 from anyio_mcp.tasks import PromptTask, at_once
-from anyio_mcp.verbs.base import DEFAULT, Timeout, as_strings, page
+from anyio_mcp.verbs.base import DEFAULT, Timeout, as_strings
 from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
 _RESULT: Final = TypeAdapter[GetPromptResult | InputRequiredResult](GetPromptResult | InputRequiredResult)
@@ -33,24 +34,26 @@ _RESULT: Final = TypeAdapter[GetPromptResult | InputRequiredResult](GetPromptRes
 class PromptVerbs(TaskVerbs):
     """Verbs of `prompts/*`."""
 
-    async def list_prompts(self, max_pages: int = MAX_PAGES, *, timeout: Timeout = DEFAULT) -> list[Prompt]:
+    async def list_prompts(
+        self,
+        max_pages: int = MAX_PAGES,
+        *,
+        timeout: Timeout = DEFAULT,
+        cache_mode: CacheMode = "use",
+    ) -> list[Prompt]:
         """Every prompt, from all pages; `RequestFailedError` if the pages never end."""
-        pages = await self._operate(
-            "prompts/list",
-            lambda session, _: all_pages(
-                lambda params: session.list_prompts(params=params), max_pages=max_pages
-            ),
-            timeout=timeout,
-            replay=True,
+        pages = await self._pages(
+            "prompts/list", _fetch_prompts, max_pages=max_pages, cache_mode=cache_mode, timeout=timeout
         )
         return [prompt for one in pages for prompt in one.prompts]
 
     async def list_prompts_mcp(
-        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT
+        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT, cache_mode: CacheMode = "use"
     ) -> ListPromptsResult:
         """One page of prompts, as the protocol's own result."""
-        request = ListPromptsRequest(params=page(cursor))
-        return await self._request(request, ListPromptsResult, timeout=timeout, replay=True)
+        return await self._page(
+            "prompts/list", _fetch_prompts, cursor=cursor, cache_mode=cache_mode, timeout=timeout
+        )
 
     @overload
     async def get_prompt(
@@ -122,6 +125,10 @@ class PromptVerbs(TaskVerbs):
             return lambda: result
 
         return PromptTask(self, record, partial(self._result_of, record, present))
+
+
+async def _fetch_prompts(session: TypedSession, params: PaginatedRequestParams | None) -> ListPromptsResult:
+    return await session.list_prompts(params=params)
 
 
 def _builder(

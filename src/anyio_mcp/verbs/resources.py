@@ -6,15 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
+from mcp.client import CacheMode
 from mcp.types import (
     BlobResourceContents,
     EmptyResult,
     InputRequiredResult,
     InputResponses,
-    ListResourcesRequest,
     ListResourcesResult,
-    ListResourceTemplatesRequest,
     ListResourceTemplatesResult,
+    PaginatedRequestParams,
     ReadResourceRequest,
     ReadResourceRequestParams,
     ReadResourceResult,
@@ -29,12 +29,12 @@ from mcp.types import (
 )
 from pydantic import AnyUrl, TypeAdapter
 
-from anyio_mcp._session.catalog import MAX_PAGES, all_pages
+from anyio_mcp._session.catalog import MAX_PAGES
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
 from anyio_mcp.tasks import ResourceTask, at_once
-from anyio_mcp.verbs.base import DEFAULT, Timeout, page
+from anyio_mcp.verbs.base import DEFAULT, Timeout
 from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
 _RESULT: Final = TypeAdapter[ReadResourceResult | InputRequiredResult](
@@ -46,46 +46,54 @@ class ResourceVerbs(TaskVerbs):
     """Verbs of `resources/*`."""
 
     async def list_resources(
-        self, max_pages: int = MAX_PAGES, *, timeout: Timeout = DEFAULT
+        self,
+        max_pages: int = MAX_PAGES,
+        *,
+        timeout: Timeout = DEFAULT,
+        cache_mode: CacheMode = "use",
     ) -> list[Resource]:
         """Every resource, from all pages; `RequestFailedError` if the pages never end."""
-        pages = await self._operate(
-            "resources/list",
-            lambda session, _: all_pages(
-                lambda params: session.list_resources(params=params), max_pages=max_pages
-            ),
-            timeout=timeout,
-            replay=True,
+        pages = await self._pages(
+            "resources/list", _fetch_resources, max_pages=max_pages, cache_mode=cache_mode, timeout=timeout
         )
         return [resource for one in pages for resource in one.resources]
 
     async def list_resources_mcp(
-        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT
+        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT, cache_mode: CacheMode = "use"
     ) -> ListResourcesResult:
         """One page of resources, as the protocol's own result."""
-        request = ListResourcesRequest(params=page(cursor))
-        return await self._request(request, ListResourcesResult, timeout=timeout, replay=True)
+        return await self._page(
+            "resources/list", _fetch_resources, cursor=cursor, cache_mode=cache_mode, timeout=timeout
+        )
 
     async def list_resource_templates(
-        self, max_pages: int = MAX_PAGES, *, timeout: Timeout = DEFAULT
+        self,
+        max_pages: int = MAX_PAGES,
+        *,
+        timeout: Timeout = DEFAULT,
+        cache_mode: CacheMode = "use",
     ) -> list[ResourceTemplate]:
         """Every resource template, from all pages; `RequestFailedError` if the pages never end."""
-        pages = await self._operate(
+        pages = await self._pages(
             "resources/templates/list",
-            lambda session, _: all_pages(
-                lambda params: session.list_resource_templates(params=params), max_pages=max_pages
-            ),
+            _fetch_templates,
+            max_pages=max_pages,
+            cache_mode=cache_mode,
             timeout=timeout,
-            replay=True,
         )
         return [template for one in pages for template in one.resource_templates]
 
     async def list_resource_templates_mcp(
-        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT
+        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT, cache_mode: CacheMode = "use"
     ) -> ListResourceTemplatesResult:
         """One page of resource templates, as the protocol's own result."""
-        request = ListResourceTemplatesRequest(params=page(cursor))
-        return await self._request(request, ListResourceTemplatesResult, timeout=timeout, replay=True)
+        return await self._page(
+            "resources/templates/list",
+            _fetch_templates,
+            cursor=cursor,
+            cache_mode=cache_mode,
+            timeout=timeout,
+        )
 
     @overload
     async def read_resource(
@@ -96,6 +104,7 @@ class ResourceVerbs(TaskVerbs):
         meta: dict[str, Any] | None = ...,
         task: Literal[False] = ...,
         ttl: None = ...,
+        cache_mode: CacheMode = ...,
     ) -> list[TextResourceContents | BlobResourceContents]: ...
 
     @overload
@@ -117,13 +126,17 @@ class ResourceVerbs(TaskVerbs):
         meta: dict[str, Any] | None = None,
         task: bool = False,
         ttl: float | None = None,
+        cache_mode: CacheMode = "use",
     ) -> list[TextResourceContents | BlobResourceContents] | ResourceTask:
         """The contents of a resource. Raises `MCPError` if there is none.
+
+        A call with `meta` always asks the server.
 
         With `task=True` a `ResourceTask`, see `call_tool`.
         """
         if not task:
-            return list((await self.read_resource_mcp(uri, timeout=timeout, meta=meta)).contents)
+            result = await self.read_resource_mcp(uri, timeout=timeout, meta=meta, cache_mode=cache_mode)
+            return list(result.contents)
         started = await self._start(
             _builder(uri, meta), _RESULT, task_wish(ttl), timeout=timeout, target=str(uri)
         )
@@ -136,10 +149,21 @@ class ResourceVerbs(TaskVerbs):
         return self._resource_task(self._tasks.record(task_id))
 
     async def read_resource_mcp(
-        self, uri: AnyUrl | str, *, timeout: Timeout = DEFAULT, meta: dict[str, Any] | None = None
+        self,
+        uri: AnyUrl | str,
+        *,
+        timeout: Timeout = DEFAULT,
+        meta: dict[str, Any] | None = None,
+        cache_mode: CacheMode = "use",
     ) -> ReadResourceResult:
         """`read_resource`, as the protocol's own result."""
-        return await self._interact(_builder(uri, meta), _RESULT, timeout=timeout, target=str(uri))
+        return await self._interact(
+            _builder(uri, meta),
+            _RESULT,
+            timeout=timeout,
+            target=str(uri),
+            cache_mode="refresh" if meta is not None and cache_mode == "use" else cache_mode,
+        )
 
     def _resource_task(self, record: TaskRecord) -> ResourceTask:
         async def present(
@@ -159,6 +183,18 @@ class ResourceVerbs(TaskVerbs):
         """Undo `subscribe_resource`."""
         request = UnsubscribeRequest(params=UnsubscribeRequestParams(uri=str(uri)))
         await self._request(request, EmptyResult, timeout=timeout, target=str(uri))
+
+
+async def _fetch_resources(
+    session: TypedSession, params: PaginatedRequestParams | None
+) -> ListResourcesResult:
+    return await session.list_resources(params=params)
+
+
+async def _fetch_templates(
+    session: TypedSession, params: PaginatedRequestParams | None
+) -> ListResourceTemplatesResult:
+    return await session.list_resource_templates(params=params)
 
 
 def _builder(

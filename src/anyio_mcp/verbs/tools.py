@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar, overload
 
 import anyio
+from mcp.client import CacheMode
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import CallToolResult as RawToolResult
 from mcp.types import (
@@ -16,6 +17,7 @@ from mcp.types import (
     Tool,
 )
 
+from anyio_mcp._schema.patterns import may_take_for_ever
 from anyio_mcp._session.catalog import MAX_PAGES, list_all_tools
 from anyio_mcp._session.tasks.driver import follow_for_caller
 from anyio_mcp._session.tasks.records import TaskRecord
@@ -43,23 +45,33 @@ class ToolVerbs(TaskVerbs):
 
     _progress_handler: ProgressHandler | None
 
-    async def list_tools(self, max_pages: int = MAX_PAGES, *, timeout: Timeout = DEFAULT) -> list[Tool]:
-        """Every tool, from all pages; `RequestFailedError` if the pages never end."""
+    async def list_tools(
+        self,
+        max_pages: int = MAX_PAGES,
+        *,
+        timeout: Timeout = DEFAULT,
+        cache_mode: CacheMode = "use",
+    ) -> list[Tool]:
+        """Every tool, from all pages; `RequestFailedError` if the pages never end.
+
+        `cache_mode`, here and in the other verbs that have it, is `"use"` for what was kept as long as
+        the server said, `"refresh"` to replace it, or `"bypass"` to neither look nor keep.
+        """
 
         async def act(session: TypedSession, deadline: CallDeadline) -> list[Tool]:
-            tools = await list_all_tools(session, max_pages=max_pages)
+            tools = await list_all_tools(session.tools_page(cache_mode), max_pages=max_pages)
             session.catalog.learn(tools)
             return tools
 
         return await self._operate("tools/list", act, timeout=timeout, replay=True)
 
     async def list_tools_mcp(
-        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT
+        self, *, cursor: str | None = None, timeout: Timeout = DEFAULT, cache_mode: CacheMode = "use"
     ) -> ListToolsResult:
         """One page of tools, as the protocol's own result."""
 
         async def act(session: TypedSession, _: CallDeadline) -> ListToolsResult:
-            result = await session.list_tools(params=page(cursor))
+            result = await session.tools_page(cache_mode)(page(cursor))
             if cursor is None and result.next_cursor is None:
                 session.catalog.learn(result.tools)
             return result
@@ -294,6 +306,9 @@ class ToolVerbs(TaskVerbs):
             except Exception as error:
                 logger.warning("the result of %r is unchecked, its tool could not be listed: %s", name, error)
         if tool is None or tool.output_schema is None:
+            return tool
+        if may_take_for_ever(tool.output_schema, raw.structured_content):
+            logger.warning("the result of %r is unchecked: a pattern of its schema could take for ever", name)
             return tool
         try:
             await session.validate_tool_result(name, raw)

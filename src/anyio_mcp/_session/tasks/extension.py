@@ -20,8 +20,8 @@ from anyio_mcp.errors import RequestFailedError
 
 logger = logging.getLogger(__name__)
 
-_CORE_STATUS: Final = "notifications/tasks/status"
-_EXTENSION_STATUS: Final = "notifications/tasks"
+STATUS_METHODS: Final = ("notifications/tasks/status", "notifications/tasks")
+"""Before 2026-07-28, and since."""
 
 
 class _Pushed(BaseModel):
@@ -60,7 +60,7 @@ class TasksExtension(ClientExtension):
         """Both names, in both eras: drafts of the extension used the older one."""
         return [
             NotificationBinding(method=method, params_type=_Pushed, handler=self._take)
-            for method in (_CORE_STATUS, _EXTENSION_STATUS)
+            for method in STATUS_METHODS
         ]
 
     async def _take(self, pushed: _Pushed) -> None:

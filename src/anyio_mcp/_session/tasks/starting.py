@@ -6,16 +6,15 @@ Since then the server decides, whether or not anybody asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 from mcp import MCPError
 from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
-from mcp.types import METHOD_NOT_FOUND, CallToolResult, InputRequiredResult, Request, Result
+from mcp.types import METHOD_NOT_FOUND, Request, Result
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from anyio_mcp._session.tasks.wire import TaskSnapshot, read_created, read_snapshot
 from anyio_mcp._session.watchdog import CallDeadline
@@ -41,21 +40,6 @@ class CreatedTask(Result):
         return read_snapshot(self.model_extra)
 
 
-def _kind(value: object) -> str:
-    """Which arm of the union a result belongs to."""
-    is_task = isinstance(value, Mapping) and cast("Mapping[str, object]", value).get("resultType") == "task"
-    return "task" if is_task else "plain"
-
-
-TOOL_ANSWER: Final = TypeAdapter[CallToolResult | InputRequiredResult | CreatedTask](
-    Annotated[
-        Annotated[CallToolResult | InputRequiredResult, Tag("plain")] | Annotated[CreatedTask, Tag("task")],
-        Discriminator(_kind),
-    ]
-)
-"""What may come back from `tools/call`, the only method that 2026-07-28 makes tasks of."""
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class TaskWish:
@@ -78,7 +62,7 @@ async def send_or_start(
 
     A tool that is known to run as a task only is asked for one in any case, as the client must.
     `name` is what the request is about. Returns the task, or the answer of a server that gives it at
-    once; in the modern era the answer itself may be a task, see `TOOL_ANSWER`.
+    once; in the modern era the answer itself may be a `CreatedTask`.
     """
     if session.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return await session.send_request(request, answer, progress_callback=on_progress)

@@ -1,0 +1,76 @@
+"""Whether the regular expressions of a schema could take for ever on a value.
+
+The server chooses both, and Python's `re` backtracks: days, for 30 bytes of one and 45 of the other. It
+holds the interpreter's lock meanwhile, so neither a deadline nor a thread would help. Must not know what
+is done with a value that is not checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, cast
+
+MOST_STEPS: Final = 5_000_000
+"""What all patterns of a schema may cost on a value, as estimated from above: a fraction of a second."""
+
+_LONGEST_PATTERN: Final = 1000
+_ATOM: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_EXACTLY: Final = re.compile(r"(?<!\))\{\d+\}")
+_PREFIX: Final = re.compile(r"\(\?(?:[:=!]|<[=!]|P?<\w+>)")
+_HARMLESS: Final = re.compile(r"\([^()*+?{|]*\)(?=[*+?{])")
+_REPEAT: Final = re.compile(r"[*+]|\{\d*,(\d{0,6})\}")
+
+
+def may_take_for_ever(schema: object, value: object) -> bool:
+    """Whether matching `value` against the patterns of `schema` may cost more than `MOST_STEPS`."""
+    texts = [item for item in _walk(value) if isinstance(item, str)]
+    steps = 0
+    for pattern in _patterns(schema):
+        if len(pattern) > _LONGEST_PATTERN:
+            return True
+        steps += sum(_steps(pattern, len(text)) for text in texts)
+        if steps > MOST_STEPS:
+            return True
+    return False
+
+
+def _steps(pattern: str, length: int) -> int:
+    """The most steps `pattern` may take: each repetition may try every length, each option both ways,
+    and a repeated group that can match in several ways every division of the text."""
+    plain = _EXACTLY.sub("", _ATOM.sub("x", pattern))
+    plain = _HARMLESS.sub("x", _PREFIX.sub("(", plain))
+    if re.search(r"\)[*+{]", plain):
+        return 2 ** min(length, 64)
+    steps = 2 ** plain.count("?")
+    if not plain.startswith("^") or "|" in plain:
+        steps *= length + 1  # it may begin anywhere
+    for most in _REPEAT.findall(plain):
+        steps *= min(int(most or length), length) + 1
+    return steps
+
+
+def _patterns(schema: object) -> Iterator[str]:
+    for item in _walk(schema):
+        if isinstance(item, dict):
+            members = cast("dict[str, object]", item)
+            pattern, properties = members.get("pattern"), members.get("patternProperties")
+            if isinstance(pattern, str):
+                yield pattern
+            if isinstance(properties, dict):
+                yield from cast("dict[str, object]", properties)
+
+
+def _walk(value: object) -> Iterator[object]:
+    """Every value in a JSON value, names of members included. Without recursion: its depth is the
+    server's choice."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        yield item
+        if isinstance(item, dict):
+            members = cast("dict[str, object]", item)
+            stack += members
+            stack += members.values()
+        elif isinstance(item, list):
+            stack += cast("list[object]", item)
