@@ -54,7 +54,7 @@ from anyio_mcp.handlers import (
     SamplingHandler,
 )
 from anyio_mcp.settings import Callbacks, ClientSettings
-from anyio_mcp.telemetry import SessionStats
+from anyio_mcp.telemetry import SessionStats, server_attributes
 from anyio_mcp.transports.base import Transport
 from anyio_mcp.transports.infer import Auth, Source, infer_transport
 from anyio_mcp.verbs.base import DEFAULT, Timeout
@@ -154,7 +154,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     def _open(self, settings: ClientSettings, task_group: anyio.abc.TaskGroup | None) -> None:
         self._settings = settings
         self._task_group = task_group
-        self._transport = settings.transport
+        self._server = server_attributes(settings.transport)
         self._timeouts = settings.timeouts
         self._restart = settings.restart
         self._progress_handler = settings.progress_handler
@@ -231,7 +231,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     @property
     def transport(self) -> Transport:
         """How the server is reached."""
-        return self._transport
+        return self._settings.transport
 
     @property
     def state(self) -> SessionState:

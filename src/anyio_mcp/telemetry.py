@@ -8,15 +8,19 @@ recorded.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, final
+from typing import Any, Final, cast, final
+from urllib.parse import urlsplit
 
 from mcp import MCPError
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
+
+from anyio_mcp.transports._url import DEFAULT_PORTS
+from anyio_mcp.transports.base import Transport
 
 _BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _NAMED: Final = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
@@ -66,19 +70,37 @@ class Measurement:
     attributes: dict[str, AttributeValue]
     error: dict[str, AttributeValue] | None = None
 
+    def speaks(self, protocol_version: str | None) -> None:
+        """The operation goes to a session of this version."""
+        if protocol_version is not None:
+            self.attributes["mcp.protocol.version"] = protocol_version
+
     def tool_failed(self) -> None:
         """The operation succeeded, and what it says is that the tool failed."""
         self.error = {"error.type": "tool_error"}
 
 
+def server_attributes(transport: Transport) -> dict[str, AttributeValue]:
+    """How and where a server is reached, as far as the conventions have words for it."""
+    attributes: dict[str, AttributeValue] = {}
+    if transport.kind != "memory":
+        attributes["network.transport"] = transport.kind
+    url: object = getattr(transport, "url", None)
+    if isinstance(url, str):
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+        attributes["server.address"] = parts.hostname or ""
+        if port is not None:
+            attributes["server.port"] = port
+    return attributes
+
+
 @contextmanager
 def operation(
-    method: str, target: str | None, network: Literal["tcp", "pipe", "memory"]
+    method: str, target: str | None, server: Mapping[str, AttributeValue]
 ) -> Generator[Measurement]:
     """Measure one public operation; with an OpenTelemetry SDK installed, also as a client span."""
-    measurement = Measurement({"mcp.method.name": method})
-    if network != "memory":
-        measurement.attributes["network.transport"] = network
+    measurement = Measurement({"mcp.method.name": method, **server})
     # URIs are as many as there are resources: too many for a metric, or for the name of a span.
     named = target is not None and method in _NAMED
     if target is not None and method in _NAMED:
@@ -112,6 +134,7 @@ def _in_span(name: str, measurement: Measurement, extra: dict[str, str]) -> Gene
             measurement.error = _error_attributes(error)
             raise
         finally:
+            span.set_attributes(measurement.attributes)
             if measurement.error is not None:
                 span.set_attributes(measurement.error)
                 span.set_status(StatusCode.ERROR, str(measurement.error["error.type"]))
@@ -123,11 +146,15 @@ def _error_attributes(error: BaseException) -> dict[str, AttributeValue]:
     return {"error.type": type(error).__qualname__}
 
 
-def record_session(seconds: float, *, network: str, protocol_version: str | None, error: str | None) -> None:
+def record_session(
+    seconds: float,
+    *,
+    server: Mapping[str, AttributeValue],
+    protocol_version: str | None,
+    error: str | None,
+) -> None:
     """One session has ended."""
-    attributes: dict[str, AttributeValue] = {}
-    if network != "memory":
-        attributes["network.transport"] = network
+    attributes: dict[str, AttributeValue] = dict(server)
     if protocol_version is not None:
         attributes["mcp.protocol.version"] = protocol_version
     if error is not None:

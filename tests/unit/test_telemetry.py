@@ -36,10 +36,15 @@ import anyio_mcp.telemetry as real
 from anyio_mcp._session import actor
 from anyio_mcp.client import Client
 from anyio_mcp.errors import DeadlineExceededError, SessionLostError, ToolError
+from anyio_mcp.transports.base import Transport
+from anyio_mcp.transports.http import StreamableHttpTransport
+from anyio_mcp.transports.memory import MemoryTransport
+from anyio_mcp.transports.stdio import StdioTransport
 from anyio_mcp.verbs import base as verbs
 
 pytestmark = pytest.mark.anyio
 
+VERSION = {"mcp.protocol.version": "2026-07-28"}
 SECRET = "a secret nobody may record"
 
 
@@ -158,7 +163,8 @@ async def test_a_call_is_one_client_span_named_after_its_method_and_tool(recorde
     span = recorded.span()
     assert span.name == "tools/call add"
     assert span.kind is SpanKind.CLIENT
-    assert dict(span.attributes or {}) == {"mcp.method.name": "tools/call", "gen_ai.tool.name": "add"}
+    expected = {**VERSION, "mcp.method.name": "tools/call", "gen_ai.tool.name": "add"}
+    assert dict(span.attributes or {}) == expected
     assert span.status.status_code is StatusCode.UNSET
     assert span.events == ()
 
@@ -170,8 +176,12 @@ async def test_a_prompt_is_named_and_a_listing_has_no_target(recorded: Recorded)
             await client.list_tools()
     prompt, listing = recorded.spans()
     assert (prompt.name, listing.name) == ("prompts/get greet", "tools/list")
-    assert dict(prompt.attributes or {}) == {"mcp.method.name": "prompts/get", "gen_ai.prompt.name": "greet"}
-    assert dict(listing.attributes or {}) == {"mcp.method.name": "tools/list"}
+    assert dict(prompt.attributes or {}) == {
+        **VERSION,
+        "mcp.method.name": "prompts/get",
+        "gen_ai.prompt.name": "greet",
+    }
+    assert dict(listing.attributes or {}) == {**VERSION, "mcp.method.name": "tools/list"}
 
 
 async def test_a_span_is_a_child_of_the_callers_span_and_calls_side_by_side_are_not_nested(
@@ -202,14 +212,30 @@ async def test_the_uri_of_a_resource_is_an_attribute_of_the_span_and_no_part_of_
     assert "mcp.resource.uri" not in recorded.points()[0].attributes, "of as many values as there are URIs"
 
 
-@pytest.mark.parametrize(("network", "expected"), [("tcp", "tcp"), ("pipe", "pipe"), ("memory", None)])
-def test_the_network_is_named_unless_there_is_none(
-    recorded: Recorded, network: str, expected: str | None
+@pytest.mark.parametrize(
+    ("transport", "expected"),
+    [
+        (
+            StreamableHttpTransport("https://user:secret@example.com/mcp?key=secret"),
+            {"network.transport": "tcp", "server.address": "example.com", "server.port": 443},
+        ),
+        (
+            StreamableHttpTransport("http://[::1]:8000/mcp"),
+            {"network.transport": "tcp", "server.address": "::1", "server.port": 8000},
+        ),
+        (StdioTransport("python"), {"network.transport": "pipe"}),
+        (MemoryTransport(Metas().server), {}),
+    ],
+)
+def test_how_and_where_the_server_is_reached_is_told_and_no_secret(
+    recorded: Recorded, transport: Transport, expected: dict[str, Any]
 ) -> None:
-    with recorded.telemetry.operation("tools/call", "add", network):
+    server = recorded.telemetry.server_attributes(transport)
+    assert server == expected
+    with recorded.telemetry.operation("ping", None, server):
         pass
-    assert (recorded.span().attributes or {}).get("network.transport") == expected
-    assert recorded.points()[0].attributes.get("network.transport") == expected
+    assert dict(recorded.span().attributes or {}) == {"mcp.method.name": "ping", **expected}
+    assert dict(recorded.points()[0].attributes) == {"mcp.method.name": "ping", **expected}
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -272,14 +298,14 @@ def test_each_kind_of_error_has_its_type(recorded: Recorded) -> None:
         MCPError(-32601, "no"): "-32601",
     }
     for error in kinds:
-        with contextlib.suppress(type(error)), recorded.telemetry.operation("tools/call", "add", "tcp"):
+        with contextlib.suppress(type(error)), recorded.telemetry.operation("tools/call", "add", {}):
             raise error
     assert [(span.attributes or {})["error.type"] for span in recorded.spans()] == list(kinds.values())
 
 
 def test_what_is_raised_leaves_the_operation_as_it_was(recorded: Recorded) -> None:
     error = KeyError("mine")
-    with pytest.raises(KeyError) as caught, recorded.telemetry.operation("ping", None, "tcp"):
+    with pytest.raises(KeyError) as caught, recorded.telemetry.operation("ping", None, {}):
         raise error
     assert caught.value is error
 
@@ -300,15 +326,16 @@ async def test_every_operation_is_one_measurement_of_the_histogram(recorded: Rec
     assert dict(points["tools/call"].attributes) == {
         "mcp.method.name": "tools/call",
         "gen_ai.tool.name": "add",
+        **VERSION,
     }
     assert (points["tools/call"].count, points["tools/list"].count) == (3, 1)
     assert 0 < points["tools/call"].sum < 5, "seconds"
 
 
 def test_durations_fall_into_the_buckets_of_the_conventions(recorded: Recorded) -> None:
-    with recorded.telemetry.operation("ping", None, "tcp"):
+    with recorded.telemetry.operation("ping", None, {}):
         pass
-    recorded.telemetry.record_session(1.5, network="tcp", protocol_version="2025-11-25", error=None)
+    recorded.telemetry.record_session(1.5, server={}, protocol_version="2025-11-25", error=None)
     boundaries = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
     for name in ("mcp.client.operation.duration", "mcp.client.session.duration"):
         assert recorded.points(name)[0].explicit_bounds == boundaries
@@ -336,8 +363,8 @@ async def test_a_session_is_measured_when_it_ends(
 
 def test_a_session_is_one_measurement_with_its_version_and_why_it_ended(recorded: Recorded) -> None:
     record = recorded.telemetry.record_session
-    record(1.5, network="tcp", protocol_version="2025-11-25", error=None)
-    record(2.5, network="memory", protocol_version=None, error="SessionLostError")
+    record(1.5, server={"network.transport": "tcp"}, protocol_version="2025-11-25", error=None)
+    record(2.5, server={}, protocol_version=None, error="SessionLostError")
     points = recorded.points("mcp.client.session.duration")
     assert {(frozenset(point.attributes.items()), point.sum) for point in points} == {
         (frozenset({("network.transport", "tcp"), ("mcp.protocol.version", "2025-11-25")}), 1.5),

@@ -36,7 +36,7 @@ from anyio_mcp.errors import (
     NotConnectedError,
     SessionLostError,
 )
-from anyio_mcp.telemetry import record_session
+from anyio_mcp.telemetry import record_session, server_attributes
 from anyio_mcp.transports.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -301,7 +301,7 @@ class SessionActor:
         ordinary = isinstance(error, SessionLostError) and error.reason == "closed"
         record_session(
             anyio.current_time() - self._ready_at,
-            network=self._settings.transport.kind,
+            server=server_attributes(self._settings.transport),
             protocol_version=None if self._session is None else self._session.protocol_version,
             error=None if ordinary else type(error).__qualname__,
         )

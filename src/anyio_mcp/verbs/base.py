@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -16,6 +16,7 @@ from mcp.types import (
     PaginatedRequestParams,
     PaginatedResult,
 )
+from opentelemetry.util.types import AttributeValue
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
@@ -26,8 +27,7 @@ from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline, call_deadline
 from anyio_mcp.config import Restart, Timeouts, duration
 from anyio_mcp.errors import RequestFailedError, SessionLostError
-from anyio_mcp.telemetry import operation
-from anyio_mcp.transports.base import Transport
+from anyio_mcp.telemetry import Measurement, operation
 
 
 class Default(Enum):
@@ -57,7 +57,8 @@ class Operations:
     _keeper: SessionKeeper
     _timeouts: Timeouts
     _restart: Restart | None
-    _transport: Transport
+    _server: Mapping[str, AttributeValue]
+    """What measurements say of the server."""
 
     def _deadline(self, timeout: Timeout) -> CallDeadline:
         if timeout is DEFAULT:
@@ -84,11 +85,11 @@ class Operations:
         """
         deadline = self._deadline(timeout)
         with (
-            operation(method, target, self._transport.kind) as measurement,
+            operation(method, target, self._server) as measurement,
             call_deadline(deadline),
         ):
             try:
-                result = await self._attempt(method, act, deadline, replay=replay)
+                result = await self._attempt(act, deadline, measurement, replay=replay)
             except ValidationError as error:
                 # Requests are validated where they are built, so this is the server's result.
                 text = f"the server's answer to {method!r} does not conform to the protocol"
@@ -100,25 +101,37 @@ class Operations:
 
     async def _attempt(
         self,
-        method: str,
         act: Callable[[TypedSession, CallDeadline], Awaitable[_T]],
         deadline: CallDeadline,
+        measurement: Measurement,
         *,
         replay: bool,
     ) -> _T:
         session = await self._keeper.session(deadline)
+        measurement.speaks(session.protocol_version)
         try:
-            return await act(session, deadline)
+            return await self._act_to_the_end(act, session, deadline)
         except SessionLostError as error:
             again = error.reason == "expired" and (error.refused or replay)
             if not again or self._restart is None:
                 raise
-        with anyio.move_on_after(deadline.remaining()) as scope:
-            # Requests that were under way get the answers they can still get.
-            await session.failure.wait()
-        if scope.cancelled_caught:
-            raise deadline.exceeded(method)
-        return await act(await self._keeper.session(deadline), deadline)
+        return await self._act_to_the_end(act, await self._keeper.session(deadline), deadline)
+
+    async def _act_to_the_end(
+        self,
+        act: Callable[[TypedSession, CallDeadline], Awaitable[_T]],
+        session: TypedSession,
+        deadline: CallDeadline,
+    ) -> _T:
+        try:
+            return await act(session, deadline)
+        except SessionLostError as error:
+            if error.reason == "expired" and self._restart is not None:
+                # A moment, in which requests under way get the answers they can still get. Told earlier,
+                # the caller's next call would be made in the session that is ending, and fail with it.
+                with anyio.move_on_after(deadline.remaining()):
+                    await session.failure.wait()
+            raise
 
     async def _request(
         self,
