@@ -1,4 +1,4 @@
-"""What a process holds: children and sockets, read from /proc."""
+"""What a process holds and who is alive, read from /proc: children, sockets, other processes."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def open_sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not: a grandchild is reaped by whoever adopted it, not by us."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"

@@ -153,9 +153,9 @@ class FaultServer:
 
 
 @asynccontextmanager
-async def fault_server(handler: Handler, *, tls: bool = False) -> AsyncGenerator[FaultServer]:
+async def fault_server(handler: Handler, *, tls: bool = False, port: int = 0) -> AsyncGenerator[FaultServer]:
     """A server on 127.0.0.1 that gives every request to `handler`. What that raises ends the test."""
-    plain = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     server = FaultServer(plain.extra(SocketAttribute.local_port), "https" if tls else "http")
     listener: Any = plain
     if tls:

@@ -24,6 +24,8 @@ class HttpServer:
     answers: str
     port: int
     process: subprocess.Popen[bytes] | None = None
+    quiet: bool = False
+    """Whether what it says on stderr is thrown away."""
 
     @property
     def url(self) -> str:
@@ -31,7 +33,7 @@ class HttpServer:
 
     def start(self) -> None:
         command = [sys.executable, str(PROGRAM), "http", str(self.port), self.runner, self.answers]
-        self.process = subprocess.Popen(command)
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL if self.quiet else None)
         deadline = time.monotonic() + 30
         while True:
             try:

@@ -39,6 +39,7 @@ from anyio_mcp.transports.base import (
     Violation,
 )
 from anyio_mcp.transports.stdio import StdioTransport
+from tests.leaks import is_alive
 
 pytestmark = pytest.mark.anyio
 
@@ -94,15 +95,6 @@ async def pids(connection: Connection) -> dict[str, int]:
     message = await connection.incoming.receive()
     assert isinstance(message, JSONRPCNotification)
     return message.params or {}
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is not: a grandchild is reaped by whoever adopted it, not by us."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
 
 
 async def until(condition: Callable[[], object]) -> None:

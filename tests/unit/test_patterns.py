@@ -56,6 +56,14 @@ def test_many_texts_count_together() -> None:
     assert may_take_for_ever(schema, ["a" * 1000] * 10)
 
 
+def test_items_that_must_be_unique_are_compared_only_while_they_are_few() -> None:
+    schema = {"properties": {"x": {"items": True, "uniqueItems": True}}}
+    assert not may_take_for_ever(schema, {"x": [{"n": number} for number in range(100)]})
+    assert may_take_for_ever(schema, {"x": [{"n": number} for number in range(1000)]})
+    assert not may_take_for_ever({"items": True}, [{"n": number} for number in range(1000)])
+    assert not may_take_for_ever(schema, {"x": list(range(100_000)), "y": ["text"] * 100_000})
+
+
 def test_a_value_without_text_and_a_schema_without_patterns_cost_nothing() -> None:
     assert not may_take_for_ever({"pattern": "^(a+)+$"}, [1, None, 2.5])
     assert not may_take_for_ever({"properties": {"pattern": {"type": "string"}}}, {"pattern": "a" * 1000})

@@ -1,4 +1,5 @@
-"""Whether the regular expressions of a schema could take for ever on a value.
+"""Whether checking a value against a schema could take for ever: by its regular expressions, or by having
+to find its items unique.
 
 The server chooses both, and Python's `re` backtracks: days, for 30 bytes of one and 45 of the other. It
 holds the interpreter's lock meanwhile, so neither a deadline nor a thread would help. Must not know what
@@ -12,7 +13,10 @@ from collections.abc import Iterator
 from typing import Final, cast
 
 MOST_STEPS: Final = 5_000_000
-"""What all patterns of a schema may cost on a value, as estimated from above: a fraction of a second."""
+"""What a schema may cost on a value, as estimated from above: a fraction of a second."""
+
+_COMPARISON: Final = 100
+"""Steps it takes to compare two objects: the validator does so for every two in a list."""
 
 _LONGEST_PATTERN: Final = 1000
 _ATOM: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
@@ -23,7 +27,9 @@ _REPEAT: Final = re.compile(r"[*+]|\{\d*,(\d{0,6})\}")
 
 
 def may_take_for_ever(schema: object, value: object) -> bool:
-    """Whether matching `value` against the patterns of `schema` may cost more than `MOST_STEPS`."""
+    """Whether checking `value` against `schema` may cost more than `MOST_STEPS`."""
+    if _wants_unique(schema) and sum(map(_comparisons, _walk(value))) * _COMPARISON > MOST_STEPS:
+        return True
     texts = [item for item in _walk(value) if isinstance(item, str)]
     steps = 0
     for pattern in _patterns(schema):
@@ -48,6 +54,24 @@ def _steps(pattern: str, length: int) -> int:
     for most in _REPEAT.findall(plain):
         steps *= min(int(most or length), length) + 1
     return steps
+
+
+def _wants_unique(schema: object) -> bool:
+    return any(
+        isinstance(item, dict) and cast("dict[str, object]", item).get("uniqueItems") is True
+        for item in _walk(schema)
+    )
+
+
+def _comparisons(value: object) -> int:
+    """How many it takes to find the items of a list unique. Those that can be sorted need few."""
+    if not isinstance(value, list):
+        return 0
+    items = cast("list[object]", value)
+    simple = all(isinstance(item, str) for item in items) or all(
+        isinstance(item, int | float) for item in items
+    )
+    return 0 if simple else len(items) ** 2
 
 
 def _patterns(schema: object) -> Iterator[str]:

@@ -138,6 +138,8 @@ class _FaultyConnection(Connection):
         """Around the wait for the inner connection: something made here may be received instead."""
         self._holding: anyio.CancelScope | None = None
         """Around the wait with a message that is late: only a loss ends it early."""
+        self._stuck_since = math.inf
+        """The last traffic before what arrives got stuck: what is stuck is no sign of life."""
         self._lost = False
         self._over = False
         self._incoming = _FaultyIncoming(self)
@@ -148,7 +150,7 @@ class _FaultyConnection(Connection):
 
     @property
     def last_traffic(self) -> float:
-        return self._inner.last_traffic
+        return min(self._inner.last_traffic, self._stuck_since)
 
     def abandon(self, request_id: RequestId) -> bool:
         return self._inner.abandon(request_id)
@@ -218,6 +220,8 @@ class _FaultyConnection(Connection):
             case FaultKind.DUPLICATE:
                 self._extra.append(item)
             case FaultKind.DELAY | FaultKind.WEDGE:
+                if fault.kind is FaultKind.WEDGE:
+                    self._stuck_since = self._inner.last_traffic
                 with anyio.CancelScope() as self._holding:
                     await anyio.sleep(math.inf if fault.kind is FaultKind.WEDGE else fault.seconds)
                 self._holding = None

@@ -23,8 +23,12 @@ from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Outg
 CHUNK_BYTES: Final = 64 * 1024
 
 LAST_WORDS_SECONDS: Final = 0.05
-"""The longest to wait, in all, for what a lost server still has to say: its last message, its exit code,
-its stderr. What is in the pipes already takes no waiting."""
+"""The longest to wait, in all, for what a lost server still has to say: its last message, its stderr. What
+is in the pipes already takes no waiting."""
+
+EXIT_SECONDS: Final = 0.5
+"""The longest to wait for the exit of a server whose pipes have ended. Most close them by exiting, and on
+a busy machine that takes a while; the exit code is worth more than the early news of a server that lives."""
 
 LAST_WORDS_BYTES: Final = 256 * 1024
 """The most to read after an exit. Pipes and buffers hold less, so more of it is not the server's: a
@@ -185,8 +189,9 @@ class PipeConnection(Connection):
 
     async def _lose(self) -> None:
         """Decide why, end the connection, and say so behind everything that came before."""
-        with anyio.move_on_after(max(self._left_seconds, 0.0)):
+        with anyio.move_on_after(EXIT_SECONDS):
             await self._child.exited.wait()
+        with anyio.move_on_after(max(self._left_seconds, 0.0)):
             await self._child.stderr_ended.wait()
         error = self._loss()
         self._end(error)

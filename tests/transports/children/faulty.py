@@ -266,4 +266,5 @@ def is_stopped():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-globals()[sys.argv[1]](*sys.argv[2:])
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
