@@ -12,6 +12,7 @@ _session/       the session: actor.py runs it, dispatcher.py moves requests, cor
                 settles the era, inbound.py serves the server, keeper.py and doors.py say which
                 session there is and who holds it
 transports/     ways to a server; base.py is the seam to the session
+auth/           signing in with OAuth, and keeping the tokens
 handlers.py     the user's handlers, as protocol callbacks
 results.py      what a tool call gives back
 errors.py       every exception; config.py every setting; telemetry.py spans, metrics, stats
@@ -19,6 +20,7 @@ cli/            the `anyio-mcp` command
 """
 
 from anyio_mcp._session.lifecycle import SessionState
+from anyio_mcp.auth import FileTokenStore, MemoryTokenStore, OAuth, ServerTokens, TokenStore
 from anyio_mcp.client import Client
 from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
 from anyio_mcp.errors import (
@@ -38,6 +40,7 @@ from anyio_mcp.tasks import PromptTask, ResourceTask, TaskError, TaskSnapshot, T
 from anyio_mcp.telemetry import SessionStats
 from anyio_mcp.transports import (
     MemoryTransport,
+    SSETransport,
     StdioTransport,
     StreamableHttpTransport,
     Transport,
@@ -65,9 +68,16 @@ __all__ = (
     "Timeouts",
     # transports
     "MemoryTransport",
+    "SSETransport",
     "StdioTransport",
     "StreamableHttpTransport",
     "Transport",
+    # signing in
+    "OAuth",
+    "TokenStore",
+    "FileTokenStore",
+    "MemoryTokenStore",
+    "ServerTokens",
     # handlers
     "ElicitResult",
     "LogMessage",

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeAlias, cast, final
 
 from anyio_mcp._config_text import Variables, read_json_file
-from anyio_mcp.transports._httpsettings import AuthFlow
+from anyio_mcp.transports._authentication import Auth
 from anyio_mcp.transports._url import visible
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class RemoteServer:
     url: str
     kind: RemoteKind = "http"
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    auth: str | AuthFlow | None = None
+    auth: Auth | None = None
 
     def __repr__(self) -> str:
         return f"<RemoteServer {self.name!r}: {visible(self.url)} ({self.kind})>"
@@ -105,7 +105,8 @@ class MCPConfig:
           Code), `{name: server}`, or one server alone, which is then called `server`.
         * A server has a `command` (with `args`, `env`, `cwd`) or a `url` (with `headers`, `auth`, and
           `type` or `transport`: `http`, the default, or `sse`). `"disabled": true` or `"enabled": false`
-          leaves it out. Other keys are ignored, with a debug log.
+          leaves it out. `auth` is a bearer token, or `"oauth"` to sign in with a browser. Other keys are
+          ignored, with a debug log.
         * `${VAR}`, `${env:VAR}` and `${VAR:-default}` (for unset or empty) are replaced in command, args,
           env, cwd, url, headers and auth, from `environ`, else from this process's environment;
           `${input:id}` from `inputs`. What they are replaced by is not expanded again, any other use of
@@ -203,7 +204,7 @@ def parse_server(
         fields.log_ignored(_REMOTE_KEYS)
         kind = fields.kind()
         if kind not in (None, "http", "sse"):
-            raise ValueError(f"{label}cannot reach a server over {kind!r}; use 'http'")
+            raise ValueError(f"{label}cannot reach a server over {kind!r}; use 'http' or 'sse'")
         auth: Any = given.get("auth")
         return RemoteServer(
             name=name,
@@ -240,7 +241,7 @@ class _Fields:
 
     def _kind(self, value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{self.label}cannot reach a server over {value!r}; use 'http'")
+            raise ValueError(f"{self.label}cannot reach a server over {value!r}; use 'http' or 'sse'")
         return _KINDS.get(value.lower().replace("_", "-"), value)
 
     def text(self, key: str, value: object, where: str = "") -> str:

@@ -279,7 +279,7 @@ def test_a_name_that_would_spoil_a_log_line_is_refused(name: str) -> None:
         ({"url": URL, "auth": {"CLIENT_ID": "s3cret"}}, TypeError),
         ({"command": "", "args": ["s3cret"]}, ValueError),
         ({"command": "x", "env": {"A=B": "s3cret"}}, ValueError),
-        ({"url": URL, "type": "sse"}, ValueError),
+        ({"url": URL, "type": "sse", "auth": "s3cret s3cret"}, ValueError),
     ],
     ids=str,
 )

@@ -53,16 +53,21 @@ from anyio_mcp import (
     Limits,
     LogMessage,
     MCPClientError,
+    MemoryTokenStore,
     MemoryTransport,
     MessageHandler,
+    OAuth,
     RequestFailedError,
     Restart,
+    ServerTokens,
     SessionLostError,
     SessionState,
     SessionStats,
+    SSETransport,
     StdioTransport,
     StreamableHttpTransport,
     Timeouts,
+    TokenStore,
     ToolError,
     Transport,
 )
@@ -312,3 +317,24 @@ async def errors(client: Client) -> None:
 
 def names() -> tuple[str, ...]:
     return anyio_mcp.__all__
+
+
+class Keyring(TokenStore):
+    """A store of the user's own."""
+
+    async def get(self, server_url: str) -> str | None: ...
+
+    async def set(self, server_url: str, record: str) -> None: ...
+
+    async def delete(self, server_url: str) -> None: ...
+
+
+async def show(url: str) -> None: ...
+
+
+def signing_in(url: str, provider: httpx2.Auth) -> None:
+    Client(url, auth="oauth")
+    Client(url, auth=OAuth(scopes=["read"], token_store=Keyring(), open_browser=show))
+    Client(SSETransport(url, auth=OAuth(scopes="read", open_browser=print), headers={"x": "y"}))
+    assert_type(ServerTokens(MemoryTokenStore(), url), ServerTokens)
+    Client(url, auth=provider)

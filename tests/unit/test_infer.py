@@ -14,6 +14,7 @@ from mcp.server import Server
 from mcp.server.mcpserver import MCPServer
 from pydantic import AnyUrl
 
+from anyio_mcp import MemoryTokenStore, OAuth, SSETransport
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.transports import infer_transport
 from anyio_mcp.transports.base import Transport
@@ -75,6 +76,21 @@ def test_any_spelling_of_an_http_url_is_one(url: str) -> None:
 def test_a_configuration_may_name_its_transport(key: str) -> None:
     for name in ("http", "streamable-http", "streamable_http"):
         assert http({"url": URL, key: name}).url == URL
+
+
+def test_a_configuration_may_name_the_older_transport() -> None:
+    transport = infer_transport({"url": URL, "type": "sse", "headers": {"x-key": "1"}, "auth": "token"})
+    assert isinstance(transport, SSETransport)
+    assert (transport.url, dict(transport.headers or {}), transport.auth) == (URL, {"x-key": "1"}, "token")
+
+
+@pytest.mark.parametrize("auth", ["oauth", OAuth(token_store=MemoryTokenStore())])
+def test_signing_in_is_for_every_way_to_name_a_url(auth: Any) -> None:
+    assert http(URL, auth=auth).auth is auth
+    assert http({"url": URL, "auth": auth}).auth is auth
+    transport = infer_transport({"url": URL, "type": "sse"}, auth=auth)
+    assert isinstance(transport, SSETransport)
+    assert transport.auth is auth
 
 
 def test_a_configuration_passes_on_headers_and_authentication() -> None:
@@ -231,10 +247,10 @@ def test_a_refusal_shows_the_keys_of_a_configuration_and_none_of_its_values() ->
     assert "secret" not in refusal(ValueError, {"urll": "http://secret/", "env": {"KEY": "secret"}})
 
 
-@pytest.mark.parametrize("kind", ["sse", "websocket", "stdio", None])
+@pytest.mark.parametrize("kind", ["websocket", "stdio", None])
 def test_a_transport_we_do_not_speak_is_refused_by_name(kind: Any) -> None:
     assert refusal(ValueError, {"url": URL, "type": kind}) == (
-        f"cannot reach a server over {kind!r}; use 'http'"
+        f"cannot reach a server over {kind!r}; use 'http' or 'sse'"
     )
 
 

@@ -171,3 +171,17 @@ def test_the_id_of_a_skipped_event_counts_so_that_it_is_not_sent_again() -> None
     parser = SseParser(10)
     assert parse(parser, [b"id: 1\ndata: " + b"x" * 100 + b"\n\n"]) == [SseOverflow()]
     assert parser.last_event_id == "1"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_how_an_event_over_the_limit_began_is_kept(size: int) -> None:
+    text = b'event: message\ndata: {"id": 7,\ndata: ' + b"x" * 100 + b"\n\ndata: next\n\n"
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    overflow, behind = parse(SseParser(50), chunks)
+    assert isinstance(overflow, SseOverflow)
+    assert overflow.head.strip().startswith(b'{"id": 7,')
+    assert behind == SseEvent("message", b"next")
+    one_line = b'data: {"id": 7, ' + b"x" * 100
+    (overflow,) = parse(SseParser(50), [one_line[start : start + size] for start in range(0, 116, size)])
+    assert isinstance(overflow, SseOverflow)
+    assert overflow.head.strip().startswith(b'{"id": 7,')

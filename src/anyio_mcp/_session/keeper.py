@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import EventLoopToken, current_token
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client.auth import OAuthFlowError
 
 from anyio_mcp._session.actor import SessionActor
 from anyio_mcp._session.correlation import Correlation
@@ -24,7 +25,7 @@ from anyio_mcp._session.lifecycle import Lease, Leases, SessionState
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.config import Restart
-from anyio_mcp.errors import ConnectError, DeadlineExceededError, NotConnectedError
+from anyio_mcp.errors import ConnectError, DeadlineExceededError, NotConnectedError, RequestFailedError
 from anyio_mcp.telemetry import SessionStats
 
 STATE_BACKLOG: Final = 64
@@ -179,6 +180,9 @@ class SessionKeeper:
         """Whether a failed attempt leaves one more to the calls that waited for it."""
         if self._restart is None or self._failures >= self._restart.max_attempts:
             return False
+        cause = error.__cause__
+        if isinstance(cause, RequestFailedError) and isinstance(cause.cause, OAuthFlowError):
+            return False  # a person was asked to sign in: one call asks once
         # The caller's own deadline, not the session's, is nothing another attempt could help.
         return not isinstance(error, DeadlineExceededError) or error.phase == "connect"
 

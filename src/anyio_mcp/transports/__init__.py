@@ -4,11 +4,13 @@ from anyio_mcp.transports.base import Transport
 from anyio_mcp.transports.http import StreamableHttpTransport
 from anyio_mcp.transports.infer import infer_transport
 from anyio_mcp.transports.memory import MemoryTransport
+from anyio_mcp.transports.sse import SSETransport
 from anyio_mcp.transports.stdio import StdioTransport
 from anyio_mcp.transports.streams import StreamsTransport
 
 __all__ = (
     "MemoryTransport",
+    "SSETransport",
     "StdioTransport",
     "StreamableHttpTransport",
     "StreamsTransport",

@@ -6,10 +6,11 @@ in it stays in it. Must not know of the other exchanges, nor when the connection
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import anyio
 import httpx2
@@ -32,6 +33,10 @@ from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._messages import encode_message, read_event, same_id, settles
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
 from anyio_mcp.transports.base import Outgoing, RequestFault, Violation, parse_message
+
+# What servers on the TypeScript SDK's examples, and Python ones before they said 404, answer with a 400
+# to a session they do not know. Taken for a fault of the request, it would fail every call from then on.
+_NO_SESSION: Final = re.compile(rb"\b(no valid|invalid|invalid or missing|unknown) session\b", re.IGNORECASE)
 
 
 @final
@@ -315,7 +320,8 @@ async def refusal(
     """What a status that is no success means: the end of the session, the server's own error in its
     body, or the status itself. `unseen`: it answers the message itself, not the wait for its answer."""
     error, body = await wire.http.status_error(response)
-    if response.status_code == 404 and stamp.in_session:
+    denied = response.status_code == 400 and unseen and _NO_SESSION.search(body) is not None
+    if (response.status_code == 404 or denied) and stamp.in_session:
         text = f"{wire.http.describe} does not know the session any more"
         return SessionLostError(text, reason="expired", refused=unseen, cause=error)
     try:

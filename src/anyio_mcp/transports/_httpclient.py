@@ -34,7 +34,7 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfe
 class HttpRequester:
     """Makes the requests of one connection. Shared by its tasks; holds no response."""
 
-    __slots__ = ("_client", "_headers", "_options", "_timeout", "_url", "describe", "last_traffic", "policy")
+    __slots__ = ("_client", "_headers", "_last_traffic", "_options", "_timeout", "_url", "describe", "policy")
 
     def __init__(
         self,
@@ -54,7 +54,14 @@ class HttpRequester:
         self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
         self._timeout = timeout
         self.policy = policy
-        self.last_traffic = anyio.current_time()
+        self._last_traffic = anyio.current_time()
+
+    @property
+    def last_traffic(self) -> float:
+        """When the server was last heard of. While a person signs in it has nothing to say."""
+        if getattr(self._options.get("auth"), "waiting", False):
+            self._last_traffic = anyio.current_time()
+        return self._last_traffic
 
     @asynccontextmanager
     async def open(
@@ -86,7 +93,7 @@ class HttpRequester:
             raw = response.aiter_raw()
             try:
                 async for data in raw:
-                    self.last_traffic = anyio.current_time()
+                    self._last_traffic = anyio.current_time()
                     for piece in decode(data):
                         yield piece
             finally:
@@ -144,6 +151,7 @@ class HttpRequester:
 
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
+        _forget_secrets(error)
         return RequestFailedError(
             f"the exchange with {self.describe} failed: {type(error).__name__}: {_reason(error)}",
             reason="transport",
@@ -180,7 +188,7 @@ class HttpRequester:
                 raise self.failure(error) from error
             finally:
                 await handshake.end(self.policy.release_seconds)
-            self.last_traffic = anyio.current_time()
+            self._last_traffic = anyio.current_time()
             if not response.has_redirect_location:
                 return response
             try:
@@ -286,6 +294,17 @@ def _reason(error: BaseException) -> str:
             return redact(text)[:500]
         cause = cause.__cause__ or cause.__context__
     return "no reason given"
+
+
+def _forget_secrets(error: Any) -> None:
+    """Leave of the request that an error of the client carries what may be logged and pickled.
+
+    Its headers, its body, and the query and user info of its URL hold what the user keeps secret.
+    """
+    # Asked for without one, the attribute of either library's errors raises.
+    with suppress(AttributeError, RuntimeError):
+        request = error.request
+        error.request = type(request)(request.method, visible(str(request.url)))
 
 
 def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:

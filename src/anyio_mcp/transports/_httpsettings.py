@@ -24,7 +24,6 @@ from anyio_mcp.transports._lanes import LaneTransport
 # another header.
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 # Servers commonly close an idle connection after 5 s. Reusing one at that moment loses a request that
 # cannot be repeated safely, so ours are given up earlier.
@@ -87,39 +86,6 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError(f"the value of the header {name!r} contains control characters")
         checked[name] = value
     return checked
-
-
-def authentication(auth: object, http_client: object) -> Any | None:
-    """`auth` as the argument of the client's `send`; None to leave it to the client.
-
-    Raises `TypeError` for a client or an authentication that is neither library's, or of different
-    ones, and `ValueError` for a token that cannot be sent.
-    """
-    module: Any = httpx2
-    if http_client is not None and not isinstance(http_client, httpx2.AsyncClient):
-        module = sys.modules.get("httpx")
-        if module is None or not isinstance(http_client, module.AsyncClient):
-            raise TypeError(
-                f"http_client must be an httpx2.AsyncClient or httpx.AsyncClient, "
-                f"not {type(http_client).__name__}"
-            )
-    if auth is None or isinstance(auth, module.Auth):
-        return auth
-    if not isinstance(auth, str):
-        raise TypeError(
-            f"auth must be a bearer token or an {module.__name__}.Auth, not {type(auth).__name__}"
-        )
-    if not _TOKEN.fullmatch(auth):
-        raise ValueError("the bearer token is empty or holds characters that no token has")
-    value = f"Bearer {auth}"
-
-    # A function rather than a header: it also wins over user info in the URL and over the
-    # authentication of the user's client, which would both overwrite a header.
-    def bear(request: Any) -> Any:
-        request.headers["authorization"] = value
-        return request
-
-    return bear
 
 
 def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:

@@ -28,10 +28,12 @@ logger = logging.getLogger(__name__)
 class Listener:
     """Keeps one GET stream open, across reconnections, until the server does not want it."""
 
-    __slots__ = ("_last_event_id", "_progress", "_retry", "_wire", "scope")
+    __slots__ = ("_last_event_id", "_progress", "_retry", "_wire", "answered", "scope")
 
     def __init__(self, wire: Wire) -> None:
         self.scope = anyio.CancelScope()
+        self.answered = anyio.Event()
+        """The server has answered the first GET, or will not."""
         self._wire = wire
         self._last_event_id = ""
         self._retry: int | None = None
@@ -40,7 +42,10 @@ class Listener:
     async def run(self) -> None:
         """Ends when listening is pointless, or when `scope` is cancelled."""
         with self.scope:
-            end = await self._listen()
+            try:
+                end = await self._listen()
+            finally:
+                self.answered.set()
             if isinstance(end, SessionLostError):
                 self._wire.lose(end)
             elif end is not None:
@@ -62,6 +67,7 @@ class Listener:
             try:
                 stamp = self._wire.session.stamp_get(self._last_event_id)
                 async with self._wire.http.open("GET", stamp.headers) as response:
+                    self.answered.set()
                     if response.status_code == 405:
                         return None
                     if not response.is_success:

@@ -47,6 +47,9 @@ class HttpPolicy:
     listen_proven: float = 30.0
     """GET streams in a row that fail before listening ends. One that lived this long did not fail."""
 
+    listen_patience: float = 0.5
+    """For the server to answer the first GET, before the first request goes out all the same."""
+
     def retry_delay(self, retry_ms: int | None, failures: int = 0) -> float:
         """Seconds before the next attempt: what the server asked for, else doubling per failure."""
         # The exponent is capped before the power, so that a large count cannot overflow.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 _LINE_END: Final = re.compile(rb"\r\n|[\r\n]")
@@ -20,6 +20,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LONGEST_NAME: Final = len(b"event")
 # What a line of data may be longer than its data: the mark, the field's name, a colon and a space.
 _LINE_OVERHEAD: Final = len(_BYTE_ORDER_MARK + b"data: ")
+_HEAD_BYTES: Final = 512
 
 
 @final
@@ -35,6 +36,9 @@ class SseEvent:
 @dataclass(frozen=True, slots=True)
 class SseOverflow:
     """An event exceeded the limit. Its rest is skipped; the stream goes on behind it."""
+
+    head: bytes = field(default=b"", compare=False)
+    """How its data began: enough to find out whose answer it was."""
 
 
 @final
@@ -78,34 +82,38 @@ class SseParser:
         # The line ended with the CR; this LF is the second half of the same line ending.
         start = 1 if self._after_cr and chunk.startswith(b"\n") else 0
         for end in _LINE_END.finditer(chunk, start):
-            if self._extend(chunk, start, end.start()):
-                yield SseOverflow()
+            overflow = self._extend(chunk, start, end.start())
+            if overflow is not None:
+                yield overflow
             start = end.end()
             event = self._end_line()
             if event is not None:
                 yield event
-        if self._extend(chunk, start, len(chunk)):
-            yield SseOverflow()
+        overflow = self._extend(chunk, start, len(chunk))
+        if overflow is not None:
+            yield overflow
         self._after_cr = chunk.endswith(b"\r")
 
-    def _extend(self, chunk: bytes, start: int, end: int) -> bool:
-        """Add to the current line; whether the event became too large by it."""
+    def _extend(self, chunk: bytes, start: int, end: int) -> SseOverflow | None:
+        """Add to the current line; what the event became if that made it too large."""
         if self._skipping:
             # All that matters of a skipped line is whether it is the blank one that ends the event.
             if end > start:
                 self._line[:] = b":"
-            return False
+            return None
         self._line += memoryview(chunk)[start:end]
         if len(self._line) + len(self._data) <= self._limit + _LINE_OVERHEAD:
-            return False
-        self._skip()
+            return None
+        overflow = self._skip()
         self._line += b":"
-        return True
+        return overflow
 
-    def _skip(self) -> None:
+    def _skip(self) -> SseOverflow:
+        head = self._data[:_HEAD_BYTES] or self._line[:_HEAD_BYTES].removeprefix(b"data:")
         self._skipping = True
         self._line = bytearray()
         self._data = bytearray()
+        return SseOverflow(bytes(head))
 
     def _end_line(self) -> SseEvent | SseOverflow | None:
         line, self._line = self._line, bytearray()
@@ -132,8 +140,7 @@ class SseParser:
             case b"data":
                 self._data += value
                 if len(self._data) > self._limit:
-                    self._skip()
-                    return SseOverflow()
+                    return self._skip()
                 self._data += b"\n"
             case b"event":
                 self._event = str(value, "utf-8", "replace")

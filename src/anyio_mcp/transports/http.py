@@ -20,13 +20,12 @@ from mcp.types import JSONRPCNotification, JSONRPCRequest, RequestId
 
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import RequestFailedError, SessionLostError, fresh
+from anyio_mcp.transports._authentication import Auth, authentication, check_auth, sign_in
 from anyio_mcp.transports._exchange import DeliveryExchange, RequestExchange, Wire
 from anyio_mcp.transports._headers import SessionHeaders
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import (
     AsyncHttpClient,
-    AuthFlow,
-    authentication,
     check_headers,
     check_url,
     default_client,
@@ -47,7 +46,7 @@ class StreamableHttpTransport(Transport):
     """A server at a URL, reached by Streamable HTTP.
 
     * `headers` go with every request; those the protocol itself defines cannot be replaced.
-    * `auth` is a bearer token, or an `httpx2.Auth` such as the SDK's OAuth providers.
+    * `auth` is a bearer token, `"oauth"` or `OAuth(...)`, or an `httpx2.Auth` such as the SDK's providers.
     * `http_client` is an `httpx2.AsyncClient`, or a classic `httpx.AsyncClient`, to make the requests
       with. It is never closed, its timeouts for reading and for its pool are not used (deadlines are
       the session's), and redirects are followed within the origin whatever it says.
@@ -57,14 +56,14 @@ class StreamableHttpTransport(Transport):
 
     url: str
     headers: Mapping[str, str] | None = field(default=None, kw_only=True)
-    auth: str | AuthFlow | None = field(default=None, kw_only=True)
+    auth: Auth | None = field(default=None, kw_only=True)
     http_client: AsyncHttpClient | None = field(default=None, kw_only=True)
     _policy: HttpPolicy = field(default_factory=HttpPolicy, kw_only=True)
 
     def __post_init__(self) -> None:
         check_url(self.url)
         object.__setattr__(self, "headers", MappingProxyType(check_headers(self.headers)))
-        authentication(self.auth, self.http_client)
+        check_auth(self.auth, self.http_client)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe!r})"
@@ -80,19 +79,20 @@ class StreamableHttpTransport(Transport):
     def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
         """A connection of its own: one session id, one GET stream, one pool of sockets.
 
-        Entering waits for nothing: an HTTP server is first spoken to by the first message. Leaving
-        aborts what is in flight and waits at most `timeouts.close` for the server to hear of it.
+        Entering waits for nothing but a sign-in: an HTTP server is first spoken to by the first message.
+        Leaving aborts what is in flight and waits at most `timeouts.close` for the server to hear of it.
         """
         return self._connect(timeouts, limits)
 
     @asynccontextmanager
     async def _connect(self, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
         client: Any = self.http_client or default_client(self.url, timeouts)
+        auth = authentication(self.auth, client, self.url)
         requester = HttpRequester(
             client,
             self.url,
             headers=self.headers or {},
-            auth=authentication(self.auth, self.http_client),
+            auth=auth,
             timeout=request_timeout(client),
             policy=self._policy,
         )
@@ -105,6 +105,7 @@ class StreamableHttpTransport(Transport):
             try:
                 async with exchanges:
                     try:
+                        await sign_in(auth, requester)
                         yield connection
                     except Exception as error:
                         # Not through the task groups, which would wrap it.
@@ -196,7 +197,7 @@ class HttpConnection(Connection):
             self.abandon(message.id)
             request = RequestExchange(self._wire, outgoing, message, stamp, self._forget)
             self._requests[message.id] = request
-            self._tasks.start_soon(request.run, name=f"anyio_mcp http {message.method[:40]}")
+            self._tasks.start_soon(self._request, request, name=f"anyio_mcp http {message.method[:40]}")
             return
         listen = isinstance(message, JSONRPCNotification) and message.method == "notifications/initialized"
         delivery = DeliveryExchange(self._wire, outgoing, stamp, self._listen if listen else None)
@@ -281,6 +282,14 @@ class HttpConnection(Connection):
         if self._requests.get(exchange.request.id) is exchange:
             del self._requests[exchange.request.id]
             self._settled.set()
+
+    async def _request(self, request: RequestExchange) -> None:
+        if self._listener is not None:
+            # What a server asks where nobody listens yet is lost in many, and with it the call it was for.
+            with anyio.move_on_after(self._wire.http.policy.listen_patience):
+                await self._listener.answered.wait()
+            self._listener.answered.set()
+        await request.run()
 
     async def _deliver(self, delivery: DeliveryExchange) -> None:
         try:

@@ -8,20 +8,19 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
+from mcp import StdioServerParameters
 from mcp.server import Server
 from mcp.server.mcpserver import MCPServer
 from pydantic import AnyUrl
 
 from anyio_mcp.mcp_config import MCPConfig, RemoteServer, ServerConfig, StdioServer
+from anyio_mcp.transports._authentication import Auth
 from anyio_mcp.transports.base import Transport
 from anyio_mcp.transports.http import StreamableHttpTransport
 from anyio_mcp.transports.memory import MemoryTransport
+from anyio_mcp.transports.sse import SSETransport
 from anyio_mcp.transports.stdio import StdioTransport
 from anyio_mcp.transports.streams import StreamPair, StreamsTransport
-
-Auth = str | httpx2.Auth
-"""A bearer token, or an `httpx2.Auth`."""
 
 Source = (
     str
@@ -30,6 +29,7 @@ Source = (
     | Mapping[str, Any]
     | MCPConfig
     | ServerConfig
+    | StdioServerParameters
     | MCPServer
     | Server[Any]
     | Transport
@@ -40,7 +40,8 @@ Source = (
 
 _ACCEPTED = (
     "an http(s) URL, a path to a .py or .js file, a dict with the configuration of one server, "
-    "an SDK MCPServer or Server, a transport, or an async context manager that yields a stream pair"
+    "an SDK MCPServer, Server or StdioServerParameters, a transport, or an async context manager that "
+    "yields a stream pair"
 )
 
 
@@ -56,6 +57,8 @@ def infer_transport(source: Source, *, auth: Auth | None = None) -> Transport:
         source = source.only()
     if isinstance(source, StdioServer | RemoteServer):
         return _from_config(source, auth)
+    if isinstance(source, StdioServerParameters):
+        source = _from_parameters(source)
     url = _as_url(source)
     if url is not None:
         return StreamableHttpTransport(url, auth=auth)
@@ -91,6 +94,12 @@ def _from_path(source: Path | str) -> StdioTransport:
     return StdioTransport(command, [str(path)])
 
 
+def _from_parameters(source: StdioServerParameters) -> StdioTransport:
+    if (source.encoding.lower(), source.encoding_error_handler) != ("utf-8", "strict"):
+        raise ValueError("StdioServerParameters: the messages of a server are UTF-8, no other encoding")
+    return StdioTransport(source.command, source.args, env=source.env, cwd=source.cwd)
+
+
 def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
     """The transport to a server of a configuration, which must be able to work."""
     try:
@@ -105,7 +114,7 @@ def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
 def _remote(server: RemoteServer, auth: Any) -> Transport:
     """The transport for each kind of remote server."""
     if server.kind == "sse":
-        raise ValueError("cannot reach a server over 'sse'; use 'http'")
+        return SSETransport(server.url, headers=server.headers, auth=auth)
     return StreamableHttpTransport(server.url, headers=server.headers, auth=auth)
 
 

@@ -1,7 +1,7 @@
 """One SDK server with something of everything, over stdio or real HTTP.
 
 python everything.py stdio
-python everything.py http PORT {uvicorn|hypercorn-trio} {json|sse} [--stateless]
+python everything.py http PORT {uvicorn|hypercorn-trio} {json|sse|http+sse} [--stateless]
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ def main(arguments: list[str]) -> None:
         server.run("stdio")
         return
     port, runner, answers = int(arguments[1]), arguments[2], arguments[3]
-    app = server.streamable_http_app(
-        json_response=answers == "json", stateless_http="--stateless" in arguments
-    )
+    if answers == "http+sse":
+        app = server.sse_app()
+    else:
+        app = server.streamable_http_app(
+            json_response=answers == "json", stateless_http="--stateless" in arguments
+        )
     if runner == "uvicorn":
         import uvicorn
 

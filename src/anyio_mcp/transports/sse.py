@@ -1,0 +1,419 @@
+"""HTTP+SSE, the transport of protocol version 2024-11-05: one GET stream that carries every answer, and
+a POST for every message.
+
+The stream is the session: it names the address for the POSTs, and when it ends the session is lost. A
+POST is one message's own affair. Which era a server speaks is no question here: this transport is older
+than the modern one. Must not know of session ids or resumption, which this transport does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, final
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import httpx2
+from anyio import lowlevel
+from anyio.abc import ObjectReceiveStream, TaskGroup
+from mcp.types import (
+    METHOD_NOT_FOUND,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+
+from anyio_mcp.config import Limits, Timeouts
+from anyio_mcp.errors import RequestFailedError, SessionLostError, fresh
+from anyio_mcp.transports._authentication import Auth, authentication, check_auth
+from anyio_mcp.transports._exchange import DeliveryExchange, Wire, encode, refusal
+from anyio_mcp.transports._headers import EVENT_STREAM, SessionHeaders, Stamp, media_type
+from anyio_mcp.transports._httpclient import HttpRequester
+from anyio_mcp.transports._httpsettings import (
+    AsyncHttpClient,
+    check_headers,
+    check_url,
+    default_client,
+    request_timeout,
+)
+from anyio_mcp.transports._inbox import Inbox
+from anyio_mcp.transports._lines import Oversized, answered_request
+from anyio_mcp.transports._messages import read_event
+from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
+from anyio_mcp.transports._url import DEFAULT_PORTS, visible
+from anyio_mcp.transports.base import (
+    Connection,
+    ConnectionLost,
+    Incoming,
+    Outgoing,
+    RequestFault,
+    Transport,
+    Violation,
+)
+
+LONGEST_ENDPOINT: Final = 8192
+"""Bytes of the address a server may name. Longer ones no server would accept as a request line."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SSETransport(Transport):
+    """A server at a URL, reached by HTTP+SSE, which Streamable HTTP has replaced.
+
+    * `headers` go with every request; those the protocol itself defines cannot be replaced.
+    * `auth` is a bearer token, `"oauth"` or `OAuth(...)`, or an `httpx2.Auth` such as the SDK's providers.
+    * `http_client` is an `httpx2.AsyncClient`, or a classic `httpx.AsyncClient`, to make the requests
+      with. It is never closed, its timeouts for reading and for its pool are not used (deadlines are
+      the session's), and redirects are followed within the origin whatever it says.
+
+    Raises `TypeError` and `ValueError` for arguments that could never work.
+    """
+
+    url: str
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    auth: Auth | None = field(default=None, kw_only=True)
+    http_client: AsyncHttpClient | None = field(default=None, kw_only=True)
+    _policy: HttpPolicy = field(default_factory=HttpPolicy, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        object.__setattr__(self, "headers", MappingProxyType(check_headers(self.headers)))
+        check_auth(self.auth, self.http_client)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe!r})"
+
+    @property
+    def kind(self) -> Literal["tcp"]:
+        return "tcp"
+
+    @property
+    def describe(self) -> str:
+        return visible(self.url)
+
+    def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
+        """A connection of its own: one stream of events, one pool of sockets.
+
+        Entering waits for the stream and for the address it names. Leaving closes the stream, which
+        is all a server can be told, and does not wait for it.
+        """
+        return self._connect(timeouts, limits)
+
+    @asynccontextmanager
+    async def _connect(self, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
+        client: Any = self.http_client or default_client(self.url, timeouts)
+        auth = authentication(self.auth, client, self.url)
+
+        def requester(url: str) -> HttpRequester:
+            return HttpRequester(
+                client,
+                url,
+                headers=self.headers or {},
+                auth=auth,
+                timeout=request_timeout(client),
+                policy=self._policy,
+            )
+
+        failure: Exception | None = None
+        # Sockets are closed by a child task, not in a `finally` here: asyncio's native cancellation, once
+        # or repeatedly, reaches only the task that is leaving, and its task groups wait all the same.
+        async with anyio.create_task_group() as farewell:
+            tasks = anyio.create_task_group()
+            connection = SseConnection(tasks, self.url, requester, limits)
+            try:
+                async with tasks:
+                    try:
+                        await connection.open()
+                        yield connection
+                    except Exception as error:
+                        # Not through the task groups, which would wrap it.
+                        failure = error
+                    finally:
+                        connection.close()
+                        tasks.cancel_scope.cancel()
+            finally:
+                farewell.start_soon(self._leave, connection, client, name="anyio_mcp sse farewell")
+        if failure is not None:
+            raise failure
+
+    async def _leave(self, connection: SseConnection, client: Any) -> None:
+        connection.release()
+        if self.http_client is None:
+            # Shielded: sockets would be left behind. Closing them does not wait for the peer.
+            with anyio.move_on_after(self._policy.release_seconds, shield=True):
+                await client.aclose()
+
+
+@final
+class SseConnection(Connection):
+    """One stream, and the POSTs in flight beside it. Everything that decides is synchronous."""
+
+    __slots__ = (
+        "_begun",
+        "_deliveries",
+        "_ended",
+        "_headers",
+        "_inbox",
+        "_limit",
+        "_opened",
+        "_refused",
+        "_requester",
+        "_requests",
+        "_source",
+        "_tasks",
+        "_url",
+        "_wire",
+    )
+
+    def __init__(
+        self, tasks: TaskGroup, url: str, requester: Callable[[str], HttpRequester], limits: Limits
+    ) -> None:
+        self._tasks = tasks
+        self._url = url
+        self._requester = requester
+        self._source = requester(url)
+        self._limit = limits.max_message_bytes
+        self._inbox = Inbox()
+        self._headers = SessionHeaders()
+        # As many as the session has calls in flight, and messages without a receipt yet.
+        self._requests: dict[RequestId, RequestPost] = {}
+        self._deliveries: set[DeliveryExchange] = set()
+        self._begun = False
+        self._opened = anyio.Event()
+        self._refused: Exception | None = None
+        self._wire: Wire | None = None
+        """How messages are POSTed, once the server has said where."""
+        self._ended: SessionLostError | None = None
+
+    @property
+    def incoming(self) -> ObjectReceiveStream[Incoming]:
+        return self._inbox.stream
+
+    @property
+    def last_traffic(self) -> float:
+        stream = self._source.last_traffic
+        return stream if self._wire is None else max(stream, self._wire.http.last_traffic)
+
+    async def open(self) -> None:
+        """Wait until the server has named the address for messages. Raises why it did not."""
+        self._tasks.start_soon(self._listen, name="anyio_mcp sse stream")
+        await self._opened.wait()
+        if self._refused is not None:
+            raise self._refused
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Start the POST of one message. Does not wait for the network.
+
+        Cancelled, it has not taken the message.
+        """
+        await lowlevel.checkpoint()
+        wire, message = self._wire, outgoing.message
+        if self._ended is not None or wire is None:
+            # A request needs no answer of its own any more: the loss of the connection is on its way.
+            if outgoing.receipt is not None:
+                outgoing.receipt(_fresh(self._ended or _closed()))
+            return
+        first, self._begun = not self._begun, True
+        stamp = self._headers.stamp(outgoing)
+        if not isinstance(message, JSONRPCRequest):
+            delivery = DeliveryExchange(wire, outgoing, stamp)
+            self._deliveries.add(delivery)
+            self._tasks.start_soon(self._deliver, delivery, name="anyio_mcp sse delivery")
+            return
+        if first and message.method == "server/discover":
+            # The probe for the modern era. Servers of this transport are older than the question: some
+            # never answer it, some break on any request before the handshake.
+            error = ErrorData(code=METHOD_NOT_FOUND, message="HTTP+SSE is older than server/discover")
+            await self._inbox.put(JSONRPCError(jsonrpc="2.0", id=message.id, error=error))
+            return
+        # An id used again belongs to the new request: the old POST must not fail it.
+        self.abandon(message.id)
+        post = RequestPost(wire, message, stamp, self._claim)
+        self._requests[message.id] = post
+        self._tasks.start_soon(post.run, name=f"anyio_mcp sse {message.method[:40]}")
+
+    def abandon(self, request_id: RequestId) -> bool:
+        """Free the POST of a request. The server does not learn of it: its answer has no stream to close."""
+        post = self._requests.pop(request_id, None)
+        if post is not None:
+            post.scope.cancel()
+        return False
+
+    def close(self) -> None:
+        """Settle and abort everything. Does not wait."""
+        self._end(_closed())
+
+    def release(self) -> None:
+        self._inbox.close()
+
+    async def _listen(self) -> None:
+        """Read the stream to its end, which is the end of the session, and say so behind all it carried."""
+        broken: Exception | None = None
+        try:
+            headers = self._headers.stamp_get("").headers
+            async with self._source.open("GET", headers) as response:
+                if not response.is_success:
+                    broken, _ = await self._source.status_error(response)
+                elif media_type(response.headers.get("content-type", "")) != EVENT_STREAM:
+                    broken = self._violation("answered the GET with something else than a stream of events")
+                else:
+                    await self._follow(response)
+        except RequestFailedError as error:
+            broken = error
+        if self._wire is None:
+            text = f"{self._source.describe} ended the stream before it named an endpoint"
+            self._refused = broken or SessionLostError(text, reason="eof")
+            self._opened.set()
+            return
+        text = f"{self._source.describe} ended the stream of events" if broken is None else str(broken)
+        lost = SessionLostError(text, reason="eof", cause=broken)
+        self._end(lost)
+        await self._inbox.put_last(ConnectionLost(lost))
+
+    async def _follow(self, response: httpx2.Response) -> None:
+        parser = SseParser(self._limit)
+        async with aclosing(self._source.chunks(response)) as chunks:
+            async for chunk in chunks:
+                for event in parser.feed(chunk):
+                    await self._on_event(event, str(response.request.url))
+
+    async def _on_event(self, event: SseEvent | SseOverflow, base: str) -> None:
+        item: Incoming | None
+        if isinstance(event, SseOverflow):
+            item = self._oversized(event)
+        elif event.event != "endpoint":
+            item = read_event(event)
+        elif self._wire is None:
+            self._wire = self._aim(bytes(event.data), base)
+            self._opened.set()
+            return
+        else:
+            item = Violation("a second endpoint on one stream")
+        if isinstance(item, JSONRPCResponse | JSONRPCError) and item.id is not None:
+            self._answered(item.id)
+        if item is not None:
+            await self._inbox.put(item)
+
+    def _oversized(self, event: SseOverflow) -> RequestFault | Violation:
+        """Whose answer it was, as far as its beginning tells, or because only one is waited for."""
+        request_id = answered_request(Oversized(event.head, b""))
+        if request_id is None and len(self._requests) == 1:
+            (request_id,) = self._requests
+        if request_id is None:
+            return Violation("an event larger than Limits.max_message_bytes")
+        self._answered(request_id)
+        text = f"an event of {self._source.describe} exceeds Limits.max_message_bytes ({self._limit})"
+        return RequestFault(request_id, RequestFailedError(text, reason="oversized"))
+
+    def _aim(self, endpoint: bytes, base: str) -> Wire:
+        """POST to where the server says, if that is at home: messages bear the user's credentials."""
+        here = urlsplit(self._url)
+        if len(endpoint) > LONGEST_ENDPOINT:
+            raise self._violation(f"named an endpoint of more than {LONGEST_ENDPOINT} bytes")
+        try:
+            there = urlsplit(urljoin(base, endpoint.decode()))
+            origin = (there.scheme, there.hostname, there.port or DEFAULT_PORTS.get(there.scheme))
+            # With the user info of the URL, and no other.
+            url = there._replace(netloc=here.netloc, fragment="").geturl()
+            check_url(url)
+        except ValueError as error:
+            raise self._violation(f"named an endpoint that is no URL: {error}") from error
+        if origin != (here.scheme, here.hostname, here.port or DEFAULT_PORTS[here.scheme]):
+            raise self._violation(
+                f"named an endpoint at another origin, where nothing is sent: {visible(there.geturl())}"
+            )
+        return Wire(
+            http=self._requester(url),
+            session=self._headers,
+            inbox=self._inbox,
+            max_message_bytes=self._limit,
+            lose=self._end,
+        )
+
+    def _answered(self, request_id: RequestId) -> None:
+        post = self._requests.pop(request_id, None)
+        if post is not None:
+            post.give_up_soon()
+
+    def _claim(self, post: RequestPost) -> bool:
+        """Whether the fault of this POST is still news to anybody."""
+        mine = self._requests.get(post.request.id) is post
+        if mine:
+            del self._requests[post.request.id]
+        return mine
+
+    async def _deliver(self, delivery: DeliveryExchange) -> None:
+        try:
+            await delivery.run()
+        finally:
+            # A cancellation from outside reaches this task before it reaches whoever closes the connection.
+            delivery.settle(_closed())
+            self._deliveries.discard(delivery)
+
+    def _end(self, error: SessionLostError) -> None:
+        # The first reason stays: a stream that ended is not "closed" when it is left.
+        if self._ended is None:
+            self._ended = error
+        self._inbox.end()
+        for delivery in tuple(self._deliveries):
+            delivery.settle(_fresh(error))
+            delivery.scope.cancel()
+        for post in self._requests.values():
+            post.scope.cancel()
+        self._requests.clear()
+
+    def _violation(self, what: str) -> RequestFailedError:
+        return RequestFailedError(f"{self._source.describe} {what}", reason="violation")
+
+
+@final
+class RequestPost:
+    """The POST of one request, whose answer comes elsewhere: all it can say is that it failed."""
+
+    __slots__ = ("_claim", "_stamp", "_wire", "request", "scope")
+
+    def __init__(
+        self, wire: Wire, request: JSONRPCRequest, stamp: Stamp, claim: Callable[[RequestPost], bool]
+    ) -> None:
+        self.request = request
+        self.scope = anyio.CancelScope()
+        self._wire = wire
+        self._stamp = stamp
+        self._claim = claim
+
+    async def run(self) -> None:
+        """Ends when the POST was acknowledged or has failed, or when `scope` is cancelled."""
+        with self.scope:
+            try:
+                fault = await self._post()
+            except RequestFailedError as error:
+                fault = error
+            if fault is not None and self._claim(self):
+                await self._wire.inbox.put(RequestFault(self.request.id, fault))
+
+    def give_up_soon(self) -> None:
+        """The answer is there. An acknowledgement on its way lets the connection be used again."""
+        self.scope.deadline = anyio.current_time() + self._wire.http.policy.drain_seconds
+
+    async def _post(self) -> Exception | None:
+        http = self._wire.http
+        async with http.open("POST", self._stamp.headers, encode(self.request)) as response:
+            if not response.is_success:
+                return await refusal(self._wire, response, self._stamp, self.request.id)
+            await http.discard(response)
+        return None
+
+
+def _closed() -> SessionLostError:
+    return SessionLostError("the connection is closed", reason="closed")
+
+
+def _fresh(error: SessionLostError) -> SessionLostError:
+    clone = fresh(error)
+    return clone if isinstance(clone, SessionLostError) else error

@@ -1,0 +1,47 @@
+"""What a failed exchange carries away with it: never the user's secrets."""
+
+from __future__ import annotations
+
+import pickle
+
+import anyio
+import httpx
+import pytest
+
+from anyio_mcp import Client, ConnectError, RequestFailedError
+from anyio_mcp.transports import StreamableHttpTransport
+from tests.faults.http_server import close, fault_server, unused_port
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "s3cret"
+
+
+@pytest.mark.parametrize("classic", [False, True])
+async def test_no_secret_is_in_the_error_of_a_refused_connection_nor_in_its_pickle(classic: bool) -> None:
+    url = f"http://user:{SECRET}@127.0.0.1:{unused_port()}/mcp?key={SECRET}"
+    async with httpx.AsyncClient() as client:
+        transport = StreamableHttpTransport(
+            url, headers={"x-key": SECRET}, auth=SECRET, http_client=client if classic else None
+        )
+        with anyio.fail_after(5), pytest.raises(ConnectError) as caught:
+            async with Client(transport):
+                pytest.fail("entered")
+    failure = caught.value.cause
+    assert isinstance(failure, RequestFailedError)
+    assert type(failure.cause).__name__ == "ConnectError"
+    assert SECRET not in repr(failure.cause) + str(caught.value) + repr(vars(failure.cause))
+    assert SECRET.encode() not in pickle.dumps(caught.value)
+
+
+async def test_no_argument_of_a_call_is_in_the_pickle_of_its_failure() -> None:
+    with anyio.fail_after(5):
+        async with fault_server(close) as server:
+            client = Client(server.url, mode="2026-07-28", auth=SECRET)
+            async with client:
+                with pytest.raises(RequestFailedError) as caught:
+                    await client.call_tool("add", {"password": SECRET})
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.reason == "transport"
+    assert type(again.cause) is type(caught.value.cause)
+    assert SECRET.encode() not in pickle.dumps(caught.value)
