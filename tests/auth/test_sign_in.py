@@ -27,6 +27,7 @@ from anyio_mcp import (
     Timeouts,
 )
 from anyio_mcp.auth import records
+from anyio_mcp.auth.oauth import ClientAuth
 from anyio_mcp.auth.records import AuthorizationRecord
 from tests.auth.conftest import Browser
 from tests.auth.server import GuardedServer
@@ -221,8 +222,9 @@ async def test_a_scope_that_is_missing_is_asked_for_beside_those_there_are(
     assert server.authority.grants == {"authorization_code": 1}
 
 
+@pytest.mark.parametrize("how", ["client_secret_basic", "client_secret_post"])
 async def test_a_client_registered_beforehand_registers_no_other(
-    server: GuardedServer, browser: Browser
+    server: GuardedServer, browser: Browser, how: ClientAuth
 ) -> None:
     from mcp.shared.auth import OAuthClientInformationFull
 
@@ -232,7 +234,7 @@ async def test_a_client_registered_beforehand_registers_no_other(
             "client_id": "known",
             "client_secret": server.authority.secret,
             "redirect_uris": [f"http://127.0.0.1:{port}/callback"],
-            "token_endpoint_auth_method": "client_secret_post",
+            "token_endpoint_auth_method": how,
             "scope": "user",
         }
     )
@@ -241,6 +243,7 @@ async def test_a_client_registered_beforehand_registers_no_other(
         open_browser=browser,
         client_id="known",
         client_secret=server.authority.secret,
+        client_auth=how,
         callback_port=port,
     )
     with anyio.fail_after(20):

@@ -227,6 +227,7 @@ async def test_a_token_that_expired_and_cannot_be_refreshed_is_none(store: Token
         ({"client_name": None}, TypeError),
         ({"client_id": 5}, TypeError),
         ({"client_secret": "s"}, ValueError),
+        ({"client_auth": "none"}, ValueError),
         ({"client_metadata_url": "http://example.org/me"}, ValueError),
         ({"client_metadata_url": "https://example.org/"}, ValueError),
         ({"callback_port": "80"}, TypeError),

@@ -113,9 +113,9 @@ async def test_a_wait_ends_at_its_deadline_and_the_task_goes_on(task_server: Tas
             assert (await task).content
 
 
+# Elsewhere the task belongs to the process, or to the session.
+@pytest.mark.parametrize("task_server", ["fastmcp4-http", "fastmcp3-http"], indirect=True)
 async def test_a_task_is_picked_up_by_another_client(task_server: TaskServer) -> None:
-    if isinstance(task_server.source, str) is False or task_server.program == "sdk1":
-        pytest.skip("the task belongs to the process, or to the session")
     with anyio.fail_after(60):
         async with client_of(task_server) as client:
             task_id = (await client.call_tool("nap", {"seconds": 0.5}, task=True)).task_id
@@ -123,9 +123,9 @@ async def test_a_task_is_picked_up_by_another_client(task_server: TaskServer) ->
             assert (await another.tool_task(task_id, "nap")).structured_content == {"slept": 0.5}
 
 
+# Only since 2026-07-28 servers make tasks unasked.
+@pytest.mark.parametrize("task_server", ["fastmcp4-stdio", "fastmcp4-http"], indirect=True)
 async def test_a_plain_call_is_followed_and_cancelled_at_its_deadline(task_server: TaskServer) -> None:
-    if not task_server.modern:
-        pytest.skip("only since 2026-07-28 servers make tasks unasked")
     with anyio.fail_after(60):
         async with client_of(task_server) as client:
             assert (await client.call_tool("nap", {"seconds": 0.3})).data == {"slept": 0.3}
@@ -136,9 +136,9 @@ async def test_a_plain_call_is_followed_and_cancelled_at_its_deadline(task_serve
             assert (await client.wait_for_task(endless.task_id)).status == "cancelled"
 
 
+# An invention of FastMCP, dropped in version 4.
+@pytest.mark.parametrize("task_server", ["fastmcp3-stdio", "fastmcp3-http"], indirect=True)
 async def test_prompts_and_resources_run_in_the_background_too(task_server: TaskServer) -> None:
-    if task_server.program != "fastmcp3":
-        pytest.skip("an invention of FastMCP, dropped in version 4")
     with anyio.fail_after(60):
         async with client_of(task_server) as client:
             prompt = await client.get_prompt("poem", task=True)

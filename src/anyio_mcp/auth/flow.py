@@ -177,7 +177,7 @@ class _FlowStorage(TokenStorage):
                 client_id=settings.client_id,
                 client_secret=settings.client_secret,
                 redirect_uris=None if self.redirect is None else [self.redirect],
-                token_endpoint_auth_method="none" if settings.client_secret is None else "client_secret_post",
+                token_endpoint_auth_method="none" if settings.client_secret is None else settings.client_auth,
             )
         if client is None or self.redirect is None or self.redirect in (client.redirect_uris or ()):
             return client

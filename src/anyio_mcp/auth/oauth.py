@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final, Literal, final, get_args
 from urllib.parse import urlsplit
 
 from anyio_mcp.auth.store import FileTokenStore, TokenStore
@@ -16,6 +16,8 @@ from anyio_mcp.auth.store import FileTokenStore, TokenStore
 OpenBrowser = Callable[[str], Awaitable[object] | object]
 """Shows a URL to the user: a coroutine function, or a plain one, which runs in a worker thread. It may
 return before the user is done. `False` says that it could not."""
+
+ClientAuth = Literal["client_secret_basic", "client_secret_post"]
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
@@ -28,7 +30,9 @@ class OAuth:
     * `scopes`: what to ask for, instead of what the server says it needs.
     * `client_name`: what the authorization server calls this program when it asks the user.
     * `client_id`, `client_secret`: of a client registered beforehand. Without them one is registered with
-      the server the first time. `client_metadata_url` is an id for servers that take a URL for one.
+      the server the first time. `client_auth` is how the secret is sent: in the header every server has to
+      understand (RFC 6749, 2.3.1), or in the body.
+    * `client_metadata_url`: an id for servers that take a URL for one.
     * `callback_port`: where the browser is sent back to, on 127.0.0.1; by default a port that is free.
     * `token_store`: what remembers the tokens; by default a `FileTokenStore`.
     * `open_browser`: shows a URL to the user; by default Python's `webbrowser`.
@@ -43,6 +47,7 @@ class OAuth:
     client_name: str = "anyio-mcp"
     client_id: str | None = None
     client_secret: str | None = None
+    client_auth: ClientAuth = "client_secret_basic"
     client_metadata_url: str | None = None
     callback_port: int | None = None
     token_store: TokenStore = field(default_factory=FileTokenStore)
@@ -61,6 +66,8 @@ class OAuth:
                 raise TypeError(f"OAuth.{name} must be a str, and not empty")
         if self.client_secret is not None and self.client_id is None:
             raise ValueError("OAuth.client_secret belongs to a client_id")
+        if self.client_auth not in get_args(ClientAuth):
+            raise ValueError(f"OAuth.client_auth must be one of {get_args(ClientAuth)}")
         url = self.client_metadata_url
         if url is not None and (urlsplit(url).scheme != "https" or urlsplit(url).path in ("", "/")):
             raise ValueError("OAuth.client_metadata_url must be an https URL with a path")
