@@ -122,7 +122,9 @@ class GroupKeeper:
 
     async def wait_until_unleased(self) -> None:
         """Wait until nobody holds a lease on the group."""
-        await self._leases_gone.wait()
+        # Again, because somebody may have entered since: each first lease makes a new event.
+        while len(self._leases):
+            await self._leases_gone.wait()
 
     async def wait_until_void(self, lease: Lease) -> None:
         """Wait until `close()` has voided `lease`."""

@@ -85,6 +85,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
       transport (an async context manager that yields a stream pair, or a function that makes one).
     * `mode`: `"auto"` asks which protocol era the server speaks, `"legacy"` uses the handshake of
       2025-11-25 and before, a modern version (`"2026-07-28"`) is used unasked.
+    * `prior_discover`, for such a version: a `discover_result` kept from before, so that the server is
+      known without being asked.
     * `auto_initialize=False` connects without negotiating; call `initialize()` before anything else.
     * `extensions`: `mcp.client.ClientExtension` objects; what they claim is finished by them.
     * `cache`: lists and resources are kept as long as the server says (`ttlMs`, 2026-07-28) or until it
@@ -92,7 +94,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
       every time.
     * `log_level`: which log messages a modern server shall send; it sends none without. In the era
       before, `set_logging_level()` asks for them.
-    * `auth`: a bearer token or an `httpx2.Auth`, for URLs.
+    * `auth`, for URLs: a bearer token; `"oauth"` or `OAuth(...)` for a user who signs in with a browser;
+      or an `httpx2.Auth`, such as the SDK's OAuth providers.
 
     Raises `TypeError` and `ValueError` for arguments that make no client; nothing is opened until it is
     entered.
@@ -105,6 +108,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         task_group: anyio.abc.TaskGroup | None = None,
         name: str | None = None,
         mode: str = "auto",
+        prior_discover: DiscoverResult | None = None,
         timeouts: Timeouts | None = None,
         heartbeat: Heartbeat | None = DEFAULT_HEARTBEAT,
         restart: Restart | None = DEFAULT_RESTART,
@@ -129,6 +133,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 transport=transport,
                 name=name or f"client of {transport.describe}",
                 mode=_checked_mode(mode),
+                prior_discover=prior_discover,
                 timeouts=timeouts or Timeouts(),
                 heartbeat=heartbeat,
                 restart=restart,
@@ -271,7 +276,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         """
 
         async def act(session: TypedSession, deadline: CallDeadline) -> InitializeResult:
-            await session.negotiate(self._settings.mode, deadline)
+            settings = self._settings
+            await session.negotiate(settings.mode, deadline, prior=settings.prior_discover)
             return _known(session)
 
         known = await self._operate("initialize", act, timeout=timeout)
@@ -344,6 +350,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
             name=settings.name,
             transport=settings.transport,
             mode=settings.mode,
+            prior_discover=settings.prior_discover,
             timeouts=settings.timeouts,
             limits=settings.limits,
             heartbeat=settings.heartbeat,
@@ -356,6 +363,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 tasks=self._tasks,
                 extensions=settings.extensions,
                 responses=settings.open_responses,
+                max_rounds=settings.limits.max_input_rounds,
                 log_level=settings.log_level,
             ),
         )

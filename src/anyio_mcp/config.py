@@ -17,6 +17,7 @@ DEFAULT_CALL_SECONDS: Final = 300.0
 DEFAULT_TOTAL_SECONDS: Final = 3600.0
 DEFAULT_CLOSE_SECONDS: Final = 5.0
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_MAX_INPUT_ROUNDS: Final = 10
 
 
 def duration(name: str, value: float | None) -> float:
@@ -143,17 +144,22 @@ DEFAULT_RESTART: Final = Restart()
 class Limits:
     """What the peer may cost us.
 
-    `max_message_bytes` bounds one message from the server, in either framing. A larger answer fails
-    its call with `RequestFailedError(reason="oversized")` and the session lives on.
+    * `max_message_bytes`: one message from the server, in either framing. A larger answer fails its call
+      with `RequestFailedError(reason="oversized")` and the session lives on.
+    * `max_input_rounds`: how often one call may be answered by asking for input (2026-07-28). A server
+      that still asks then fails its call with `RequestFailedError(reason="violation")`.
     """
 
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_input_rounds: int = DEFAULT_MAX_INPUT_ROUNDS
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_message_bytes, bool) or not isinstance(self.max_message_bytes, int):
-            raise TypeError(f"Limits.max_message_bytes must be an int, not {self.max_message_bytes!r}")
-        if self.max_message_bytes < 1:
-            raise ValueError("Limits.max_message_bytes must be positive")
+        for name in ("max_message_bytes", "max_input_rounds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"Limits.{name} must be an int, not {value!r}")
+            if value < 1:
+                raise ValueError(f"Limits.{name} must be positive")
 
 
 DEFAULT_CACHE: Final = CacheConfig()

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, Unpack, cast
 import anyio
 import anyio.abc
 import anyio.lowlevel
+from mcp.client import CacheConfig
 
 from anyio_mcp._group_keeper import GroupKeeper
 from anyio_mcp._group_member import Member, ServerClient
@@ -72,7 +73,7 @@ class ClientGroup(GroupVerbs):
             hint = "; it belongs into the configuration of a server" if "auth" in unknown else ""
             raise TypeError(f"ClientGroup takes no {', '.join(sorted(unknown))}{hint}")
         cache = settings.get("cache")
-        if cache is not None and cache.target_id is not None:
+        if isinstance(cache, CacheConfig) and cache.target_id is not None:
             raise ValueError("a CacheConfig with a target_id is of one server; a ClientGroup has several")
         self._name = name
         self._naming = Naming(separator=separator, prefix=prefix)

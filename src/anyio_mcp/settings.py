@@ -15,7 +15,8 @@ from mcp.client.session import (
     MessageHandlerFnT,
     SamplingFnT,
 )
-from mcp.types import Implementation, LoggingLevel, SamplingCapability
+from mcp.types import DiscoverResult, Implementation, LoggingLevel, SamplingCapability
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
@@ -82,6 +83,7 @@ class ClientSettings:
     transport: Transport
     name: str
     mode: str
+    prior_discover: DiscoverResult | None
     timeouts: Timeouts
     heartbeat: Heartbeat | None
     restart: Restart | None
@@ -97,6 +99,10 @@ class ClientSettings:
     def __post_init__(self) -> None:
         if self.progress_handler is not None:
             progress_callback(self.progress_handler)
+        if self.prior_discover is not None:
+            _check_prior(self.prior_discover, self.mode)
+        if self.cache is not None and not isinstance(self.cache, CacheConfig):
+            raise TypeError(f"cache must be a CacheConfig, or None for no cache, not {self.cache!r}")
         if self.cache is not None and self.cache.store is not None and self._server_identity() is None:
             raise ValueError(
                 "a cache with a store of its own needs CacheConfig.target_id: only a URL names a server so "
@@ -118,3 +124,14 @@ class ClientSettings:
             return self.cache.target_id
         url: object = getattr(self.transport, "url", None)
         return url if isinstance(url, str) else None
+
+
+def _check_prior(prior: DiscoverResult, mode: str) -> None:
+    """Refuse what would be ignored, or what would settle on another version than `mode`."""
+    if not isinstance(prior, DiscoverResult):
+        raise TypeError(f"prior_discover must be a DiscoverResult, not {type(prior).__name__}")
+    if mode not in MODERN_PROTOCOL_VERSIONS:
+        raise ValueError("prior_discover goes with a modern version as mode; the other modes ask the server")
+    mutual = [version for version in MODERN_PROTOCOL_VERSIONS if version in prior.supported_versions]
+    if mutual[-1:] != [mode]:
+        raise ValueError(f"prior_discover is of a server that does not settle on {mode!r}")

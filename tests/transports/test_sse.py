@@ -221,6 +221,7 @@ async def test_an_error_status_of_the_stream_is_raised_with_its_response(status:
         (b"http://[/", "no URL"),
         (b"/\xff", "no URL"),
         (b"/" + b"x" * 9000, "more than 8192 bytes"),
+        (b"", "empty"),
     ],
 )
 async def test_an_endpoint_elsewhere_is_refused_and_nothing_is_sent_there(endpoint: bytes, why: str) -> None:

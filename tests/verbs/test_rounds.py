@@ -19,8 +19,8 @@ from mcp.types import (
     ReadResourceResult,
 )
 
-from anyio_mcp._session.rounds import MAX_ROUNDS
 from anyio_mcp.client import Client
+from anyio_mcp.config import DEFAULT_MAX_INPUT_ROUNDS as MAX_ROUNDS
 from anyio_mcp.config import Timeouts
 from anyio_mcp.errors import DeadlineExceededError, RequestFailedError, SessionLostError
 from anyio_mcp.handlers import ElicitResult

@@ -8,6 +8,7 @@ does not know who holds the session or whether there will be another one.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Final, cast, final
 import anyio
 import anyio.abc
 from mcp import MCPError
+from mcp.types import DiscoverResult
 
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.lifecycle import Lifecycle, SessionState
@@ -24,6 +26,7 @@ from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import (
     CallDeadline,
     SessionFailure,
+    call_deadline,
     current_deadline,
     deadline_exceeded,
     watch_for_silence,
@@ -41,8 +44,9 @@ from anyio_mcp.transports.base import Transport
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_SECONDS: Final = 0.1
-"""How long a connect that failed over a pipe waits to hear what became of the process behind it."""
+LAST_WORDS_SECONDS: Final = 1.0
+"""The longest a connect that failed over a pipe waits to hear what became of the process behind it. The
+transport has bounds of its own, and they are shorter."""
 
 
 @final
@@ -53,6 +57,7 @@ class SessionSettings:
     name: str
     transport: Transport
     mode: str
+    prior_discover: DiscoverResult | None
     timeouts: Timeouts
     limits: Limits
     heartbeat: Heartbeat | None
@@ -218,8 +223,16 @@ class SessionActor:
         settings = self._settings
         self._session = session
         if settings.auto_initialize:
-            await negotiate(session, settings.mode, seconds=settings.timeouts.connect_seconds)
-        connecting.deadline = float("inf")
+            # Bounded by the connect scope alone: with `Timeouts.call`, which is about what users call, a
+            # server slow to start would be given up before its time.
+            with call_deadline(CallDeadline(math.inf, math.inf)):
+                await negotiate(
+                    session,
+                    settings.mode,
+                    seconds=settings.timeouts.connect_seconds,
+                    prior=settings.prior_discover,
+                )
+        connecting.deadline = math.inf
         self._failure.detach(connecting)
         if self.is_over:
             return

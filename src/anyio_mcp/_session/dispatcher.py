@@ -3,7 +3,7 @@
 The one place where a caller meets the session: each request waits here inside one cancel scope that
 carries both its deadline and the session's failure, so code that uses `client.session` directly is
 protected as well. It knows JSON-RPC, not MCP, apart from the two notifications JSON-RPC lacks:
-`cancelled` and `progress`, and the default of `resultType`.
+`cancelled` and `progress`, and `resultType`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.transport_context import TransportContext
 from mcp.types import (
     CONNECTION_CLOSED,
+    CORE_RESULT_TYPES,
     INVALID_REQUEST,
     ErrorData,
     JSONRPCError,
@@ -109,6 +110,8 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self.violations = Violations()
         self.observers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         """By method: told of a notification's params in the order of the wire, ahead of its handler."""
+        self.result_types = CORE_RESULT_TYPES
+        """Values of `resultType` that the client understands (2026-07-28), those of its extensions too."""
         self.unsent_cancellations = 0
         """Courtesy notifications dropped because the outbox was full."""
 
@@ -144,7 +147,13 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         if (opts or {}).get("headers", {}).get(MCP_PROTOCOL_VERSION_HEADER) in MODERN_PROTOCOL_VERSIONS:
             # The specification's default (basic, resultType). The SDK's models of the modern era have none,
             # and would refuse what a tool has answered that has run.
-            result.setdefault("resultType", "complete")
+            kind = result.setdefault("resultType", "complete")
+            if not isinstance(kind, str) or kind not in self.result_types:
+                # Not to be taken for the result itself: only an extension that was not asked for knows.
+                raise RequestFailedError(
+                    f"{method!r} was answered with a result of the unknown type {str(kind)[:80]!r}",
+                    reason="violation",
+                )
         return result
 
     async def _listen(self, params: Mapping[str, Any] | None, opts: CallOptions) -> dict[str, Any]:
@@ -250,8 +259,11 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         message = JSONRPCNotification(
             jsonrpc="2.0", method="notifications/initialized", params=_plain(params)
         )
-        # The session's connect scope bounds this as a whole; the patience only says when to go on.
-        with anyio.move_on_after(INITIALIZED_PATIENCE) as patience:
+        # Bounded like a request; the patience only says when to go on without the server's word.
+        with (
+            guard(self._failure, self._deadline(opts), what="'notifications/initialized'"),
+            anyio.move_on_after(INITIALIZED_PATIENCE) as patience,
+        ):
             try:
                 await self._deliver(message, opts)
             except RequestFailedError as error:

@@ -12,6 +12,8 @@ from typing import Final, final
 
 import anyio.abc
 
+from anyio_mcp._session.watchdog import current_deadline
+
 logger = logging.getLogger(__name__)
 
 MAX_ERRANDS: Final = 100
@@ -47,6 +49,8 @@ class Errands:
         return True
 
     async def _run(self, errand: Callable[[], Awaitable[None]], name: str) -> None:
+        # A task begins in the context of who started it: the deadline of that call is not the errand's.
+        current_deadline.set(None)
         try:
             await errand()
         except Exception as error:  # the server's, the transport's or the session's word

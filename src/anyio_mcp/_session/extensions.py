@@ -96,7 +96,7 @@ class Extensions:
     ) -> CallToolResult:
         """The tool's ordinary result. Made by the extension if it is its shape, within the call's deadline.
 
-        What the extension raises passes through.
+        What the extension raises passes through; the verb takes a `ValidationError` for the server's fault.
         """
         if isinstance(answer, CallToolResult):
             return answer

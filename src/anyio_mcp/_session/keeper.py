@@ -54,7 +54,7 @@ class SessionKeeper:
         self._leases = Leases()
         self._leases_gone = anyio.Event()
         self._closing = SessionFailure()
-        """Fires when `close()` voids the leases there are, and with it every wait for a session."""
+        """Fires when the leases there were are gone or void, and with it every wait for a session."""
         self._actor: SessionActor | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._loop: EventLoopToken | None = None
@@ -95,6 +95,8 @@ class SessionKeeper:
             self._leases_gone.set()
             if self._actor is not None:
                 self._actor.close()
+            # A call without a lease of its own may be waiting to start a session for nobody.
+            self._closing.fire(NotConnectedError(f"{self._name} was left"))
 
     def close(self, error: Exception | None = None) -> None:
         """End the session for everybody, at once; every lease is void."""

@@ -45,9 +45,12 @@ class _Response(Protocol):
     def status_code(self) -> int: ...
 
 
-async def negotiate(session: ClientSession, mode: str, *, seconds: float) -> None:
+async def negotiate(
+    session: ClientSession, mode: str, *, seconds: float, prior: DiscoverResult | None = None
+) -> None:
     """Settle the era of `session`: `auto`, `legacy`, or a modern version that is adopted unasked.
 
+    With `prior` such a version comes with what the server once said of itself.
     `seconds` is the whole connect deadline, which the caller enforces; the probe uses part of it.
     Raises `MCPError` or the transport's error when the server refuses.
     """
@@ -57,7 +60,8 @@ async def negotiate(session: ClientSession, mode: str, *, seconds: float) -> Non
         await _negotiate_auto(session, min(PROBE_SECONDS, seconds * PROBE_SHARE))
     else:
         session.adopt(
-            DiscoverResult(
+            prior
+            or DiscoverResult(
                 supported_versions=[mode],
                 capabilities=ServerCapabilities(),
                 result_type="complete",

@@ -123,8 +123,10 @@ class ResponseCache:
 
         async def delete() -> None:
             # Written anew meanwhile: that one is deleted as well, which costs a fetch and no truth.
-            await self._delete(topic)
-            self._forgotten.discard(topic)
+            # Bounded, because the session's errands are few: a store that hangs must not use them up.
+            with anyio.move_on_after(STORE_SECONDS):
+                await self._delete(topic)
+                self._forgotten.discard(topic)
 
         self._errands.begin(delete, name="forget a kept result")
 

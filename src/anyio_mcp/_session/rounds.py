@@ -17,10 +17,6 @@ from mcp.types import ErrorData, InputRequest, InputRequiredResult, InputRespons
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.errors import RequestFailedError
 
-MAX_ROUNDS: Final = 10
-"""Rounds one call may take. A server that never stops asking is no better than one that never
-answers."""
-
 _PAUSE: Final = (0.05, 0.1, 0.25)
 """Seconds before trying again when a round asks for nothing but patience; the last one repeats."""
 
@@ -37,15 +33,17 @@ async def finish_rounds(
     session: ClientSession,
     failure: SessionFailure,
     deadline: CallDeadline,
+    max_rounds: int,
 ) -> _T:
-    """The final result, after as many rounds of input as the server wants, up to `MAX_ROUNDS`.
+    """The final result, after as many rounds of input as the server wants, up to `max_rounds`: a server
+    that never stops asking is no better than one that never answers.
 
     Raises `MCPError` when a handler refuses, `RequestFailedError` (`violation`) past the last round, and
     whatever the guard of a call raises.
     """
     current = first
     patience = 0
-    for _ in range(MAX_ROUNDS):
+    for _ in range(max_rounds):
         if not isinstance(current, InputRequiredResult):
             return current
         answers: InputResponses | None = None
@@ -59,7 +57,7 @@ async def finish_rounds(
         current = await retry(answers, current.request_state)
     if isinstance(current, InputRequiredResult):
         raise RequestFailedError(
-            f"the server still asks for input after {MAX_ROUNDS} rounds", reason="violation"
+            f"the server still asks for input after {max_rounds} rounds", reason="violation"
         )
     return current
 

@@ -16,6 +16,7 @@ from mcp.types import (
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
+    DiscoverResult,
     ElicitRequestParams,
     ElicitResult,
     ErrorData,
@@ -61,6 +62,7 @@ class TypedSession(ClientSession):
         tasks_extension: TasksExtension,
         extensions: Extensions,
         responses: OpenResponses,
+        max_rounds: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -73,8 +75,11 @@ class TypedSession(ClientSession):
         self.tasks_extension = tasks_extension
         self.extensions = extensions
         self.failure = failure
+        self.max_rounds = max_rounds
         self.dispatcher = dispatcher
         self.errands = dispatcher.errands
+        claimed = [*extensions.claims.values(), tasks_extension.claims()]
+        dispatcher.result_types |= {claim.result_type for claims in claimed for claim in claims}
         self.catalog = ToolCatalog(self.tools_page(), failure)
         self._responses = responses(lambda: self.protocol_version, dispatcher.errands)
         self._has_listed = False
@@ -150,7 +155,9 @@ class TypedSession(ClientSession):
         if isinstance(uri, str):
             self._forget("resources/read", uri)
 
-    async def negotiate(self, mode: str, deadline: CallDeadline) -> None:
+    async def negotiate(
+        self, mode: str, deadline: CallDeadline, *, prior: DiscoverResult | None = None
+    ) -> None:
         """Settle the era, once, however many tasks ask for it at the same time."""
         while self.protocol_version is None:
             if self._negotiating is not None:
@@ -159,7 +166,7 @@ class TypedSession(ClientSession):
                 continue
             done = self._negotiating = anyio.Event()
             try:
-                await negotiate(self, mode, seconds=deadline.remaining())
+                await negotiate(self, mode, seconds=deadline.remaining(), prior=prior)
             finally:
                 # On every path, so that the next in line takes over when this task was cancelled.
                 self._negotiating = None
@@ -175,6 +182,7 @@ def typed_session(
     tasks: TaskRegistry,
     extensions: Extensions,
     responses: OpenResponses,
+    max_rounds: int,
     log_level: LoggingLevel | None,
 ) -> TypedSession:
     """A session whose callbacks are looked up when they are needed.
@@ -229,6 +237,7 @@ def typed_session(
         tasks_extension=extension,
         extensions=extensions,
         responses=responses,
+        max_rounds=max_rounds,
     )
     dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

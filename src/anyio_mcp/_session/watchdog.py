@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 import anyio
 
 from anyio_mcp.config import Heartbeat
 from anyio_mcp.errors import DeadlineExceededError, Phase, fresh
+
+_OVERRUN: Final = 0.1
+"""By how much of the heartbeat's timeout its wait may run over before nothing is concluded from it."""
 
 
 @final
@@ -167,6 +170,10 @@ async def watch_for_silence(
             await ask(heartbeat.timeout)
             # Answered or refused at once, yet no bytes: give the wire the time it was promised.
             await anyio.sleep_until(now + heartbeat.timeout)
+        if anyio.current_time() - now > (1 + _OVERRUN) * heartbeat.timeout:
+            # Whoever blocked the event loop has kept the question from being written, or the answer from
+            # being read. That is no silence of the peer's: it is asked once more.
+            continue
         heard = quiet_since()
         if heard is not None and heard <= since:
             return anyio.current_time() - since

@@ -46,7 +46,10 @@ class Backend(StrEnum):
 
 Server = Annotated[
     str,
-    typer.Argument(metavar="SERVER", help="A URL, a .py or .js file, or a command line in quotes."),
+    typer.Argument(
+        metavar="SERVER",
+        help="A URL, a .py or .js file, a .json with one server, or a command line in quotes.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print what the server sent, as JSON.")]
 Seconds = Annotated[

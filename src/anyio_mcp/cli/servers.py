@@ -1,4 +1,7 @@
-"""What a user types for a server and for a tool's arguments, turned into values. Opens nothing."""
+"""What a user types for a server and for a tool's arguments, turned into values.
+
+Opens nothing but a configuration file.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from anyio_mcp.cli.outcome import UsageError
+from anyio_mcp.mcp_config import MCPConfig
 from anyio_mcp.transports.stdio import StdioTransport
 
 _SCRIPT_SUFFIXES = frozenset({".py", ".js"})
 
 
-def source_of(text: str) -> str | Path | StdioTransport:
-    """The client's source for SERVER: a URL, a .py or .js file, or a command line.
+def source_of(text: str) -> str | Path | MCPConfig | StdioTransport:
+    """The client's source for SERVER: a URL, a .py or .js file, a .json configuration, or a command line.
 
     A file wins over a command line, so that a path with spaces needs no quotes inside the quotes.
     """
@@ -25,13 +29,15 @@ def source_of(text: str) -> str | Path | StdioTransport:
     path = Path(text).expanduser()
     if path.suffix in _SCRIPT_SUFFIXES and path.is_file():
         return path
+    if path.suffix == ".json" and path.is_file():
+        return MCPConfig.load(path)
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise UsageError(f"cannot read the command line {text!r}: {error}") from error
     if not words:
-        raise UsageError("SERVER is empty: give a URL, a .py or .js file, or a quoted command line")
-    if len(words) == 1 and path.suffix in _SCRIPT_SUFFIXES:
+        raise UsageError("SERVER is empty: give a URL, a .py, .js or .json file, or a quoted command line")
+    if len(words) == 1 and path.suffix in (*_SCRIPT_SUFFIXES, ".json"):
         raise UsageError(f"no such file: {text}")
     if "://" in words[0]:
         raise UsageError(f"{text!r} is no http or https URL")

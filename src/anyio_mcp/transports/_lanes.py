@@ -62,13 +62,11 @@ class LaneTransport(httpx2.AsyncBaseTransport):
         now = anyio.current_time()
         lane.free_since = now
         self._free.append(lane)
-        stale: list[_Lane] = []
+        # One after the other, so that those not reached, should closing one fail, are still closed later.
         while self._free and (
             len(self._free) > self._idle or now - self._free[0].free_since > self._idle_seconds
         ):
-            stale.append(self._free.popleft())
-        for each in stale:
-            await each.transport.aclose()
+            await self._free.popleft().transport.aclose()
 
     async def aclose(self) -> None:
         """Close every connection. Responses that are still open break off."""

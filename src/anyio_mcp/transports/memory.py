@@ -20,7 +20,11 @@ from anyio_mcp.transports.streams import StreamPair, StreamsTransport
 @final
 @dataclass(frozen=True, slots=True)
 class MemoryTransport(Transport):
-    """Runs `server` in this event loop for each connection: its lifespan starts and ends with it."""
+    """Runs `server` in this event loop for each connection: its lifespan starts and ends with it.
+
+    Leaving waits for what cannot be cancelled in it, past `Timeouts.close`: a tool that blocks its thread,
+    or a lifespan that shields itself.
+    """
 
     server: MCPServer | Server[Any]
 

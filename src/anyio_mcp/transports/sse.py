@@ -314,6 +314,9 @@ class SseConnection(Connection):
     def _aim(self, endpoint: bytes, base: str) -> Wire:
         """POST to where the server says, if that is at home: messages bear the user's credentials."""
         here = urlsplit(self._url)
+        if not endpoint:
+            # As a reference it would be the address of the stream itself, which takes no messages.
+            raise self._violation("named an endpoint that is empty")
         if len(endpoint) > LONGEST_ENDPOINT:
             raise self._violation(f"named an endpoint of more than {LONGEST_ENDPOINT} bytes")
         try:

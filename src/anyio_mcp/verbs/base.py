@@ -177,6 +177,7 @@ class Operations:
                 session=session,
                 failure=session.failure,
                 deadline=deadline,
+                max_rounds=session.max_rounds,
             )
 
         return await self._operate(request.method, act, timeout=timeout, target=target, replay=True)

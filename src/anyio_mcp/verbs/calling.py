@@ -87,6 +87,7 @@ def tool_call(
             session=session,
             failure=session.failure,
             deadline=deadline,
+            max_rounds=session.max_rounds,
         )
         if isinstance(answer, TaskSnapshot):
             return answer

@@ -53,6 +53,9 @@ class Subscription:
         self._inner: sdk.Subscription | None = None
         self._missed: deque[ServerEvent] = deque()
         """What may have changed during a drop: at most one event for each thing subscribed to."""
+        self._dropped: sdk.SubscriptionLost | None = None
+        """Why the stream ended, until there is another. Kept, so that a wait that is cancelled while it
+        listens again is taken up by the next one, and not mistaken for the end."""
         self._losses = 0
         """Consecutive drops without an event in between."""
 
@@ -75,12 +78,16 @@ class Subscription:
         while True:
             if self._missed:
                 return self._missed.popleft()
+            if self._dropped is not None:
+                await self._listen_again(self._dropped)
+                continue
             if self._inner is None:
                 raise StopAsyncIteration
             try:
                 event = await self._inner.__anext__()
             except sdk.SubscriptionLost as error:
-                await self._listen_again(error)
+                self._dropped = error
+                self._losses += 1
             else:
                 self._losses = 0
                 return event
@@ -102,19 +109,23 @@ class Subscription:
 
     async def close(self) -> None:
         """End the subscription; the server is told by the session, later."""
+        self._dropped = None
+        await self._leave()
+
+    async def _leave(self) -> None:
         stack, self._stack = self._stack, AsyncExitStack()
         self._inner = None
         await stack.aclose()
 
     async def _listen_again(self, error: sdk.SubscriptionLost) -> None:
-        self._losses += 1
-        await self.close()
+        await self._leave()
         if self._restart is None or self._losses > self._restart.max_attempts:
             raise SessionLostError("the subscription was dropped", reason="eof", cause=error) from error
         logger.info("the subscription was dropped; listening again")
         # A server that drops every subscription at once must not make a busy loop of this.
         await anyio.sleep(self._restart.delay(self._losses - 1, random.random()))
         await self.open(CallDeadline(self._timeouts.call_seconds, self._timeouts.total_seconds))
+        self._dropped = None
         self._missed.extend(_everything_in(self.honored))
 
 

@@ -138,6 +138,7 @@ class TaskVerbs(Operations):
                 session=session,
                 failure=session.failure,
                 deadline=deadline,
+                max_rounds=session.max_rounds,
             )
 
         outcome = await self._operate(first.method, act, timeout=timeout, target=target)
