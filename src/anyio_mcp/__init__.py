@@ -3,19 +3,20 @@
 General layout:
 
 client.py       `Client`: configuration and the doors into its session
-group.py        `ClientGroup`: many servers, each with a client; _group*.py are its parts
+group/          `ClientGroup`: many servers, each with a client
 mcp_config.py   `MCPConfig`: configuration files that other programs write
 verbs/          its operations: tools, resources, prompts, tasks, the server as a whole
 tasks.py        handles of background tasks; _session/tasks/ speaks of them in either dialect
 _session/       the session: actor.py runs it, dispatcher.py moves requests, correlation.py and
                 lifecycle.py decide without waiting, watchdog.py bounds every wait, negotiation.py
                 settles the era, inbound.py serves the server, keeper.py and doors.py say which
-                session there is and who holds it
+                session there is and who holds it, responses.py keeps results that are still good
 transports/     ways to a server; base.py is the seam to the session
 auth/           signing in with OAuth, and keeping the tokens
-handlers.py     the user's handlers, as protocol callbacks
+handlers/       the user's handlers, as protocol callbacks
 results.py      what a tool call gives back
 errors.py       every exception; config.py every setting; telemetry.py spans, metrics, stats
+testing/        for tests of clients: virtual clocks, scripted peers, faults, exploration
 cli/            the `anyio-mcp` command
 """
 

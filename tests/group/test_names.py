@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyio_mcp._group_names import URI_MARK, Naming, split
+from anyio_mcp.group.names import URI_MARK, Naming, split
 
 TEXT = st.text(alphabet="ab_+-. ", min_size=1, max_size=5)
 

@@ -21,8 +21,6 @@ from mcp.client import Client, ClientRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from pydantic import AnyUrl, BaseModel, Field, FileUrl
 
-from anyio_mcp import _handler
-from anyio_mcp._elicitation import answer_form, form_of
 from anyio_mcp.handlers import (
     ElicitResult,
     MessageHandler,
@@ -34,6 +32,8 @@ from anyio_mcp.handlers import (
     roots_callback,
     sampling_callback,
 )
+from anyio_mcp.handlers import handler as _handler
+from anyio_mcp.handlers.elicitation import answer_form, form_of
 from anyio_mcp.results import tool_result
 
 pytestmark = pytest.mark.anyio
@@ -182,7 +182,7 @@ async def test_an_exception_that_cannot_say_what_it_is_still_answers() -> None:
     def handler(*args: Any) -> str:
         raise MuteError
 
-    logger = logging.getLogger("anyio_mcp._handler")
+    logger = logging.getLogger("anyio_mcp.handlers.handler")
     logger.disabled = True  # logging could not format it either
     try:
         result = await sampled(handler)

@@ -19,11 +19,11 @@ from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, OAuthF
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl
 
-from anyio_mcp._handler import Handler
 from anyio_mcp.auth.callback import HOST, CallbackListener, bind_callback, listen_for_callback
 from anyio_mcp.auth.oauth import OAuth, OpenBrowser
 from anyio_mcp.auth.provider import TokenAuth, challenged, drop
 from anyio_mcp.auth.records import ServerTokens
+from anyio_mcp.handlers.handler import Handler
 
 _SCOPE_PARAMETER: Final = re.compile(r'\bscope=("[^"]*"|[^\s,]+)\s*,?\s*')
 _LONG_AGO: Final = 1.0

@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from anyio_mcp._handler import Handler
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.tasks.wire import TaskReport, TaskSnapshot
 from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.handlers.handler import Handler
 
 MAX_STARTED: Final = 1000
 """Tasks a client remembers having started, for `list_tasks()` on servers that list none. When it is full

@@ -14,9 +14,9 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from anyio_mcp._group_member import Member
 from anyio_mcp._session.lifecycle import Lease, Leases
 from anyio_mcp.errors import NotConnectedError
+from anyio_mcp.group.member import Member
 
 logger = logging.getLogger(__name__)
 

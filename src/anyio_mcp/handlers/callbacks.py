@@ -26,30 +26,9 @@ from mcp.client.session import (
 )
 from mcp.shared.dispatcher import ProgressFnT
 
-from anyio_mcp._elicitation import ElicitResult, answer_form, answer_url, form_of
-from anyio_mcp._handler import Handler
-from anyio_mcp._roots import RootsList, to_roots
-
-__all__ = [
-    "SamplingHandler",
-    "SamplingAnswer",
-    "ElicitationHandler",
-    "ElicitResult",
-    "RootsHandler",
-    "RootsList",
-    "LogHandler",
-    "LogMessage",
-    "MessageHandler",
-    "MessageHandlerFunction",
-    "ProgressHandler",
-    "default_log_handler",
-    "elicitation_callback",
-    "logging_callback",
-    "message_callback",
-    "progress_callback",
-    "roots_callback",
-    "sampling_callback",
-]
+from anyio_mcp.handlers.elicitation import answer_form, answer_url, form_of
+from anyio_mcp.handlers.handler import Handler
+from anyio_mcp.handlers.roots import RootsList, to_roots
 
 LogMessage: TypeAlias = types.LoggingMessageNotificationParams
 

@@ -23,10 +23,10 @@ from mcp.types import (
 )
 from pydantic import AnyUrl
 
-from anyio_mcp._group_keeper import GroupKeeper
-from anyio_mcp._group_member import Member
-from anyio_mcp._group_names import URI_MARK, Naming, split
 from anyio_mcp.client import Client
+from anyio_mcp.group.keeper import GroupKeeper
+from anyio_mcp.group.member import Member
+from anyio_mcp.group.names import URI_MARK, Naming, split
 from anyio_mcp.handlers import ProgressHandler
 from anyio_mcp.results import CallToolResult
 from anyio_mcp.verbs.base import DEFAULT, Timeout

@@ -1,8 +1,8 @@
 """`ClientGroup`: many servers behind one set of verbs, each with a session of its own.
 
 This file owns the configuration, the doors, and which servers there are. The operations are in
-`_group_verbs`; holding sessions, and what one server's failure means for the others, is
-`_group_keeper`'s.
+`verbs`; holding sessions, and what one server's failure means for the others, is
+`keeper`'s.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import anyio.abc
 import anyio.lowlevel
 from mcp.client import CacheConfig
 
-from anyio_mcp._group_keeper import GroupKeeper
-from anyio_mcp._group_member import Member, ServerClient
-from anyio_mcp._group_names import Naming
-from anyio_mcp._group_sources import ServerSettings, source_of, sources_of
-from anyio_mcp._group_verbs import GroupVerbs
 from anyio_mcp._session.doors import Doors
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp.client import Client
 from anyio_mcp.config import Timeouts
 from anyio_mcp.errors import SessionLostError
+from anyio_mcp.group.keeper import GroupKeeper
+from anyio_mcp.group.member import Member, ServerClient
+from anyio_mcp.group.names import Naming
+from anyio_mcp.group.sources import ServerSettings, source_of, sources_of
+from anyio_mcp.group.verbs import GroupVerbs
 from anyio_mcp.mcp_config import MCPConfig, check_name
 from anyio_mcp.transports.infer import Source
 
