@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -240,7 +241,14 @@ SILENCES: Final[Mapping[str, Handler]] = {
 }
 
 
-def add_silence(cells: Cells, fault: str, handler: Handler, *, traffic: bool = False) -> None:
+def add_silence(
+    cells: Cells,
+    fault: str,
+    handler: Handler,
+    *,
+    traffic: bool = False,
+    scene: Callable[..., Scene] = Scene,
+) -> None:
     """A fault that only time can tell: of one call, and of a server that is dead to everything.
 
     `traffic`: bytes go on coming, so that the server counts as alive.
@@ -249,7 +257,7 @@ def add_silence(cells: Cells, fault: str, handler: Handler, *, traffic: bool = F
         f"{fault}; the server lives",
         "in flight",
         TOO_LATE,
-        Scene(fault=handler, meets=CALLS, call=CALL, heartbeat=LIVELY),
+        scene(fault=handler, meets=CALLS, call=CALL, heartbeat=LIVELY),
         within=CALL,
     )
     if not traffic:
@@ -257,14 +265,14 @@ def add_silence(cells: Cells, fault: str, handler: Handler, *, traffic: bool = F
             f"{fault}; the server is dead",
             "in flight",
             SILENT,
-            Scene(fault=handler, heartbeat=BEAT, dead=True),
+            scene(fault=handler, heartbeat=BEAT, dead=True),
             within=SILENCE,
         )
     cells.add(
         fault,
         "connecting",
         TOO_SLOW,
-        Scene(fault=handler, meets=BEGINNING, connect=CONNECT),
+        scene(fault=handler, meets=BEGINNING, connect=CONNECT),
         within=CONNECT,
     )
 
@@ -274,11 +282,12 @@ for _fault, _handler in SILENCES.items():
 add_silence(CELLS, "one byte at a time, for ever", _drips, traffic=True)
 
 
-SLOW: Final = 300
-"""More than any pool of connections holds by default, and a number of sockets every machine allows."""
+SLOW: Final = 1000
+"""More than any pool of connections holds by default."""
 
 
-async def _call_beside_slow_ones(stage: Stage) -> None:
+async def call_beside_slow_ones(stage: Stage) -> None:
+    _allow_descriptors(3 * SLOW)
     async with anyio.create_task_group() as tg:
         for _ in range(SLOW):
             tg.start_soon(call, stage)
@@ -288,12 +297,18 @@ async def _call_beside_slow_ones(stage: Stage) -> None:
         tg.cancel_scope.cancel()
 
 
+def _allow_descriptors(number: int) -> None:
+    """Each of these calls has two sockets here, its client's and its server's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
 CELLS.add(
     f"{SLOW} calls that are never answered, and one that is",
     "in flight",
     Outcome(note="that one is answered; the others keep waiting, each with its own deadline"),
-    Scene(fault=never, times=SLOW, act=_call_beside_slow_ones),
-    eras=("modern",),
+    Scene(fault=never, times=SLOW, act=call_beside_slow_ones),
 )
 
 
@@ -337,11 +352,17 @@ for _fault, _handler in (
         Scene(fault=_handler, meets=BEGINNING, limits=SMALL),
     )
 
-LARGE: Final = 8_000_000
+LARGE: Final = 50_000_000
 
 
 async def _large_but_allowed(talk: Talk) -> None:
     await talk.result({**ECHO, "_meta": {"ballast": "x" * LARGE}})
 
 
-CELLS.add("a body of 8 MB", "in flight", WORKS, Scene(fault=_large_but_allowed))
+CELLS.add("a body of 50 MB", "in flight", WORKS, Scene(fault=_large_but_allowed))
+CELLS.add(
+    "a body of 50 MB; over the limit",
+    "in flight",
+    failed("oversized"),
+    Scene(fault=_large_but_allowed, limits=Limits(max_message_bytes=LARGE)),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +15,7 @@ import httpx2
 from anyio_mcp import Client, DeadlineExceededError, Restart, StreamableHttpTransport, Timeouts
 from anyio_mcp._session import dispatcher
 from anyio_mcp.testing import check_at_rest
+from anyio_mcp.transports.base import Transport
 from tests.faults.http_answers import BREAKS, BY_HANDSHAKE
 from tests.faults.http_driver import QUICK
 from tests.faults.http_outcomes import (
@@ -41,6 +42,7 @@ from tests.faults.http_stage import (
     MODES,
     PROBE,
     Scene,
+    Serves,
     behave,
     echoes,
     nothing,
@@ -179,7 +181,7 @@ class Impatient:
             return await self.scene(cell)
 
 
-async def _acknowledged_without_an_end(talk: Talk) -> None:
+async def acknowledged_without_an_end(talk: Talk) -> None:
     await talk.head(202, {"content-length": "10"})
     await talk.hang()
 
@@ -205,7 +207,7 @@ CELLS.add(
     "`notifications/initialized`; acknowledged in a body that never ends",
     "connecting",
     WORKS,
-    Scene(fault=_acknowledged_without_an_end, meets=INITIALIZED),
+    Scene(fault=acknowledged_without_an_end, meets=INITIALIZED),
     eras=("legacy",),
 )
 
@@ -217,15 +219,20 @@ CELLS.add(
 class Absent:
     """A server that is not there, until it is started (again)."""
 
+    serves: Serves = behave
+    transport: Callable[..., Transport] = StreamableHttpTransport
+    ends_session: bool = False
+    """A session over this transport ends with its server, and does not wait for a call to notice."""
+
     async def __call__(self, cell: Cell) -> Observed:
         port = unused_port()
 
         async def serve(talk: Talk) -> None:
-            await behave(cell.era, talk)
+            await self.serves(cell.era, talk)
 
         async with anyio.create_task_group() as tg, AsyncExitStack() as servers:
             client = Client(
-                StreamableHttpTransport(f"http://127.0.0.1:{port}/mcp", _policy=QUICK),
+                self.transport(f"http://127.0.0.1:{port}/mcp", _policy=QUICK),
                 task_group=tg,
                 mode=MODES[cell.era],
                 timeouts=Timeouts(close=CLOSE),
@@ -246,6 +253,8 @@ class Absent:
                     await first.enter_async_context(fault_server(serve, port=port))
                     await client.__aenter__()
                     assert await echoes(client)
+                while self.ends_session and client.is_connected():
+                    await anyio.sleep(0.001)
                 began = anyio.current_time()
                 try:
                     await echoes(client)

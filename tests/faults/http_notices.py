@@ -52,11 +52,11 @@ CELLS: Final = Cells("HTTP: notifications, the GET stream, DELETE")
 
 # --- a notification ----------------------------------------------------------------------------------
 
-_AFTER_THE_HEADERS: Final = ("body", "chunk")
+AFTER_THE_HEADERS: Final = ("body", "chunk")
 """What is wrong behind the headers of an acknowledgement does not matter: nobody reads it."""
 
 for _fault, _handler in BREAKS.items():
-    _acknowledged = any(part in _fault for part in _AFTER_THE_HEADERS)
+    _acknowledged = any(part in _fault for part in AFTER_THE_HEADERS)
     CELLS.add(
         f"to a notification; {_fault}",
         "idle",
@@ -72,7 +72,7 @@ CELLS.add(
 )
 
 
-async def _notify_and_call(stage: Stage) -> None:
+async def notify_and_call(stage: Stage) -> None:
     """A call behind a notification that nobody acknowledges."""
     async with anyio.create_task_group() as tg:
         tg.start_soon(notify, stage)
@@ -85,7 +85,7 @@ CELLS.add(
     "a call behind a notification that is never acknowledged",
     "in flight",
     WORKS,
-    Scene(fault=never, meets=NOTIFICATIONS, act=_notify_and_call),
+    Scene(fault=never, meets=NOTIFICATIONS, act=notify_and_call),
 )
 
 
@@ -127,11 +127,11 @@ def asks_then(refuses: Handler) -> Handler:
     return handler
 
 
-def _call_or_answer(received: Received) -> bool:
+def call_or_answer(received: Received) -> bool:
     return CALLS(received) or (received.method == "POST" and received.rpc_method is None)
 
 
-async def _call_and_answer(stage: Stage) -> None:
+async def call_and_answer(stage: Stage) -> None:
     await call(stage)
     await stage.server.until(lambda _: stage.met > 1)
     await call(stage)
@@ -147,7 +147,7 @@ for _fault, _handler in (
         f"to the answer to a question of the server; {_fault}",
         "in flight",
         Outcome(note="logged; calls are not affected"),
-        Scene(fault=asks_then(_handler), meets=_call_or_answer, act=_call_and_answer),
+        Scene(fault=asks_then(_handler), meets=call_or_answer, act=call_and_answer),
         eras=("legacy",),
     )
 
@@ -296,6 +296,31 @@ for _fault, (_handler, _named) in REDIRECTS.items():
         not_connected("redirect", says=_named),
         Scene(fault=_handler, meets=BEGINNING),
     )
+
+
+async def _without_tls(talk: Talk) -> None:
+    await talk.reply(307, headers={"location": talk.server.url.replace("https:", "http:")})
+
+
+_REFUSED: Final = "http://127.0.0.1:"
+CELLS.add(
+    "a redirect from https to http",
+    "in flight",
+    failed("redirect", says=_REFUSED),
+    Scene(fault=_without_tls, tls=True),
+)
+CELLS.add(
+    "a redirect from https to http",
+    "idle",
+    failed("redirect", says=_REFUSED),
+    Scene(fault=_without_tls, tls=True, meets=NOTIFICATIONS, act=notify),
+)
+CELLS.add(
+    "a redirect from https to http",
+    "connecting",
+    not_connected("redirect", says=_REFUSED),
+    Scene(fault=_without_tls, tls=True, meets=BEGINNING),
+)
 
 
 async def _moved(talk: Talk) -> None:

@@ -97,11 +97,12 @@ def connecting(outcome: Outcome) -> Outcome:
 
 
 class Cells(list[Cell]):
-    """The cells of one area."""
+    """The cells of one area, which are played in `eras` unless they say otherwise."""
 
-    def __init__(self, area: str) -> None:
+    def __init__(self, area: str, eras: tuple[Era, ...] = ERAS) -> None:
         super().__init__()
         self._area = area
+        self._eras = eras
 
     def add(
         self,
@@ -112,7 +113,7 @@ class Cells(list[Cell]):
         *,
         within: float = 0.0,
         bound: str = "",
-        eras: tuple[Era, ...] = ERAS,
+        eras: tuple[Era, ...] | None = None,
     ) -> None:
         self.extend(
             Cell(
@@ -125,5 +126,5 @@ class Cells(list[Cell]):
                 bound=bound,
                 run=run,
             )
-            for era in eras
+            for era in eras or self._eras
         )

@@ -50,17 +50,21 @@ class Received:
 class Talk:
     """One request, and the means to answer it."""
 
-    def __init__(self, received: Received, stream: ByteStream) -> None:
+    def __init__(self, received: Received, stream: ByteStream, server: FaultServer) -> None:
         self.received = received
+        self.server = server
         self.complete = False
         self._stream = stream
+        # A stream of events may be written to by whoever serves another request.
+        self._writing = anyio.Lock()
 
     @property
     def id(self) -> Any:
         return self.received.message.get("id")
 
     async def raw(self, data: bytes) -> None:
-        await self._stream.send(data)
+        async with self._writing:
+            await self._stream.send(data)
 
     async def reply(
         self,
@@ -132,6 +136,8 @@ class FaultServer:
     requests: list[Received] = field(default_factory=list[Received])
     accepted: int = 0
     open: int = 0
+    streams: dict[str, Talk] = field(default_factory=dict[str, Talk])
+    """Of HTTP+SSE: what carries the answers, by the query of the address that was named on it."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -189,7 +195,7 @@ async def _converse(server: FaultServer, stream: ByteStream, number: int, handle
             received = await _read_request(buffered, number)
             server.requests.append(received)
             server.changed()
-            talk = Talk(received, stream)
+            talk = Talk(received, stream, server)
             await handler(talk)
             if not talk.complete:
                 return

@@ -6,11 +6,14 @@ caller's beside it. Which faults there are is the business of the files that lis
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
+import httpx2
 from anyio.abc import TaskGroup
 
 from anyio_mcp import (
@@ -24,9 +27,11 @@ from anyio_mcp import (
 )
 from anyio_mcp.testing import check_at_rest
 from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports.base import Transport
 from tests.faults.http_driver import QUICK
 from tests.faults.http_outcomes import AMPLE, CLOSE
 from tests.faults.http_server import (
+    CERTIFICATE,
     FaultServer,
     Handler,
     Received,
@@ -44,10 +49,12 @@ VERSIONS: Final[dict[Era, str]] = {"legacy": "2025-11-25", "modern": "2026-07-28
 class Stage:
     """One client, its server, and whether the fault is still made."""
 
-    def __init__(self, cell: Cell, client: Client, server: FaultServer) -> None:
+    def __init__(self, cell: Cell, client: Client, server: FaultServer, tg: TaskGroup) -> None:
         self.cell = cell
         self.client = client
         self.server = server
+        self.tg = tg
+        """The caller's own."""
         self.broken = True
         self.met = 0
         """Requests that have met the fault."""
@@ -55,6 +62,7 @@ class Stage:
 
 Meets: TypeAlias = Callable[[Received], bool]
 Act: TypeAlias = Callable[[Stage], Awaitable[None]]
+Serves: TypeAlias = Callable[[Era, Talk], Awaitable[None]]
 
 
 def post(*methods: str) -> Meets:
@@ -112,11 +120,60 @@ async def when_lost(stage: Stage) -> None:
     await call(stage)
 
 
+ECHO: Final = {"content": [{"type": "text", "text": "echo"}], "resultType": "complete"}
+
+
+async def behave(era: Era, talk: Talk) -> None:
+    """What a server does that makes no mistake. One of the modern era knows the handshake as well."""
+    received = talk.received
+    if received.method != "POST":
+        await talk.reply(405 if received.method == "GET" else 204)
+    elif received.rpc_method is None or received.rpc_method.startswith("notifications/"):
+        await talk.reply(202)
+    elif (result := result_of(era, received.rpc_method)) is not None:
+        begins = received.rpc_method == "initialize"
+        await talk.result(result, {"mcp-session-id": "S-1"} if begins else None)
+    else:
+        await talk.reply(404, error_answer(talk.id, -32601, "unknown method"), "application/json")
+
+
+def result_of(era: Era, method: str) -> dict[str, Any] | None:
+    """The right result of a request. None: no such method."""
+    match method:
+        case "initialize":
+            return {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "fault server", "version": "1"},
+            }
+        case "server/discover" if era == "modern":
+            return {
+                "supportedVersions": ["2026-07-28"],
+                "capabilities": {"tools": {}},
+                "resultType": "complete",
+                "ttlMs": 0,
+                "cacheScope": "private",
+            }
+        case "tools/list":
+            tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
+            return {"tools": tools, "ttlMs": 0, "cacheScope": "private"}
+        case "tools/call":
+            return ECHO
+        case "ping":
+            return {}
+        case _:
+            return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """One fault of an HTTP server, and the client that meets it."""
 
     fault: Handler
+    serves: Serves = behave
+    """Whatever does not meet the fault."""
+    transport: Callable[..., Transport] = StreamableHttpTransport
+    tls: bool = False
     meets: Meets = CALLS
     times: int | None = None
     """How many requests meet it; None: all, until it is mended."""
@@ -134,7 +191,10 @@ class Scene:
     """Of what has reached the server and was counted by the client, while the fault is still made."""
 
     async def __call__(self, cell: Cell) -> Observed:
-        async with fault_server(lambda talk: self._serve(stage, talk)) as server:
+        async with (
+            fault_server(lambda talk: self._serve(stage, talk), tls=self.tls) as server,
+            self._http_client() as http_client,
+        ):
             async with anyio.create_task_group() as tg:
                 undisturbed = anyio.Event()
                 leave = anyio.Event()
@@ -144,19 +204,28 @@ class Scene:
                     undisturbed.set()
 
                 tg.start_soon(bystander)
-                stage = Stage(cell, self._client(cell, server.url, tg), server)
+                transport = self.transport(server.url, _policy=self.policy, http_client=http_client)
+                stage = Stage(cell, self._client(cell, transport, tg), server, tg)
                 play = {"connecting": self._connecting, "closing": self._closing}
                 observed = await play.get(cell.phase, self._using)(stage)
                 assert not tg.cancel_scope.cancel_called
                 leave.set()
             assert undisturbed.is_set(), "the caller's own task was cancelled"
             check_at_rest(stage.client)
+            if http_client is not None:
+                await http_client.aclose()
             await server.until(lambda server: server.open == 0)
             return observed
 
-    def _client(self, cell: Cell, url: str, tg: TaskGroup) -> Client:
+    def _http_client(self) -> AbstractAsyncContextManager[httpx2.AsyncClient | None]:
+        """One that trusts the certificate of the server, if it has one; else the transport brings its own."""
+        if not self.tls:
+            return nullcontext()
+        return httpx2.AsyncClient(verify=ssl.create_default_context(cafile=CERTIFICATE))
+
+    def _client(self, cell: Cell, transport: Transport, tg: TaskGroup) -> Client:
         return Client(
-            StreamableHttpTransport(url, _policy=self.policy),
+            transport,
             task_group=tg,
             mode=MODES[cell.era],
             timeouts=Timeouts(connect=self.connect, call=self.call, close=CLOSE),
@@ -174,7 +243,7 @@ class Scene:
             stage.met += 1
             await self.fault(talk)
         else:
-            await behave(stage.cell.era, talk)
+            await self.serves(stage.cell.era, talk)
 
     async def _connecting(self, stage: Stage) -> Observed:
         error: Exception | None = None
@@ -230,48 +299,6 @@ class Scene:
         assert stage.met > 0, "nothing met the fault"
         self.check(stage)
         stage.broken = False
-
-
-async def behave(era: Era, talk: Talk) -> None:
-    """What a server does that makes no mistake. One of the modern era knows the handshake as well."""
-    received = talk.received
-    if received.method != "POST":
-        await talk.reply(405 if received.method == "GET" else 204)
-        return
-    match received.rpc_method:
-        case "initialize":
-            result = {
-                "protocolVersion": "2025-11-25",
-                "capabilities": {"tools": {}},
-                "serverInfo": {"name": "fault server", "version": "1"},
-            }
-            await talk.result(result, {"mcp-session-id": "S-1"})
-        case "server/discover" if era == "modern":
-            await talk.result(
-                {
-                    "supportedVersions": ["2026-07-28"],
-                    "capabilities": {"tools": {}},
-                    "resultType": "complete",
-                    "ttlMs": 0,
-                    "cacheScope": "private",
-                }
-            )
-        case "tools/list":
-            tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
-            await talk.result({"tools": tools, "ttlMs": 0, "cacheScope": "private"})
-        case "tools/call":
-            await talk.result(ECHO)
-        case "ping":
-            await talk.result({})
-        case None:
-            await talk.reply(202)
-        case method if method.startswith("notifications/"):
-            await talk.reply(202)
-        case _:
-            await talk.reply(404, error_answer(talk.id, -32601, "unknown method"), "application/json")
-
-
-ECHO: Final = {"content": [{"type": "text", "text": "echo"}], "resultType": "complete"}
 
 
 async def echoes(client: Client) -> bool:

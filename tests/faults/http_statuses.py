@@ -61,7 +61,7 @@ def status(code: int, body: _Body) -> Handler:
     return handler
 
 
-def _of_status(code: int, name: str) -> Outcome:
+def of_status(code: int, name: str) -> Outcome:
     if name.startswith("a JSON-RPC error") and "another" not in name:
         return answered(-32603, code)
     expected = {"empty": b"", "HTML": b"<h1>no</h1>", "JSON": b'{"error": "no"}'}.get(name)
@@ -77,7 +77,7 @@ for _code in STATUSES:
     for _name, _body in BODIES.items():
         _fault = f"status {_code}; body: {_name}"
         _handler = status(_code, _body)
-        _outcome = _of_status(_code, _name)
+        _outcome = of_status(_code, _name)
 
         CELLS.add(
             _fault,
@@ -147,7 +147,7 @@ for _code in STATUSES:
     CELLS.add(
         f"status {_code}; to notifications/initialized",
         "connecting",
-        not_connected("expired", SessionLostError) if _lost else connecting(_of_status(_code, "empty")),
+        not_connected("expired", SessionLostError) if _lost else connecting(of_status(_code, "empty")),
         Scene(fault=_empty, meets=INITIALIZED),
         eras=("legacy",),
     )

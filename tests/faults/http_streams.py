@@ -8,6 +8,7 @@ from typing import Final
 
 import anyio
 
+from anyio_mcp import Limits
 from tests.faults.http_answers import LIMIT, SMALL, add_silence
 from tests.faults.http_outcomes import (
     WORKS,
@@ -242,10 +243,18 @@ async def _an_event_without_an_end(talk: Talk) -> None:
         await talk.chunk(b"data: x\n" * 100)
 
 
+LARGE: Final = 2_000_000
+
+
 async def _a_large_event(talk: Talk) -> None:
     await talk.begin_events()
-    await talk.event(answer(talk.id, {**ECHO, "_meta": {"ballast": "x" * 2_000_000}}))
+    await talk.event(large_answer(talk))
     await talk.end_events()
+
+
+def large_answer(talk: Talk) -> bytes:
+    """The answer, with two megabytes and more in it."""
+    return answer(talk.id, {**ECHO, "_meta": {"ballast": "x" * LARGE}})
 
 
 for _fault, _handler in (
@@ -258,16 +267,30 @@ for _fault, _handler in (
         _fault, "connecting", not_connected("oversized"), Scene(fault=_handler, meets=BEGINNING, limits=SMALL)
     )
 CELLS.add("an event of 2 MB", "in flight", WORKS, Scene(fault=_a_large_event))
-
-FLOOD: Final = 5_000
-
-
-async def _flood(talk: Talk) -> None:
-    await talk.begin_events()
-    for _ in range(FLOOD // 100):
-        await talk.chunk(MESSAGE * 100)
-    await talk.event(answer(talk.id, ECHO))
-    await talk.end_events()
+CELLS.add(
+    "an event of 2 MB; over the limit",
+    "in flight",
+    failed("oversized"),
+    Scene(fault=_a_large_event, limits=Limits(max_message_bytes=LARGE)),
+)
 
 
-CELLS.add(f"{FLOOD} notifications before the answer", "in flight", WORKS, Scene(fault=_flood))
+def _flood(number: int) -> Handler:
+    async def handler(talk: Talk) -> None:
+        await talk.begin_events()
+        for _ in range(number // 1000):
+            await talk.chunk(MESSAGE * 1000)
+        await talk.event(answer(talk.id, ECHO))
+        await talk.end_events()
+
+    return handler
+
+
+CELLS.add("5,000 notifications before the answer", "in flight", WORKS, Scene(fault=_flood(5_000)))
+CELLS.add(
+    "100,000 notifications before the answer",
+    "in flight",
+    WORKS,
+    Scene(fault=_flood(100_000)),
+    eras=("modern",),
+)

@@ -20,7 +20,7 @@ from anyio_mcp import Client, ConnectError, DeadlineExceededError, SSETransport
 from anyio_mcp.config import Heartbeat, Limits, Timeouts
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._policy import HttpPolicy
-from anyio_mcp.transports.base import Outgoing, RequestFault
+from anyio_mcp.transports.base import INBOX_SIZE, Outgoing, RequestFault
 from tests.faults.http_driver import QUICK, Driver, Receipt
 from tests.faults.http_server import (
     NOTIFICATION,
@@ -261,6 +261,26 @@ async def test_a_stream_that_ends_before_it_names_an_endpoint_cannot_be_connecte
     error = await refusal(get)
     assert isinstance(error, SessionLostError)
     assert error.reason == "eof"
+
+
+@pytest.mark.parametrize("number", [256, 257])
+async def test_messages_before_the_endpoint_are_kept_as_long_as_there_is_room(number: int) -> None:
+    async def get(talk: Talk) -> None:
+        await talk.begin_events()
+        await talk.chunk(b'data: {"jsonrpc":"2.0","method":"x"}\n\n' * number)
+        await talk.event(ENDPOINT, event="endpoint")
+        await talk.hang()
+
+    if number > INBOX_SIZE:
+        error = await refusal(get)
+        assert isinstance(error, RequestFailedError)
+        assert error.reason == "violation"
+        assert "named no endpoint in 256 messages" in str(error)
+    else:
+        async with session(SseServer(get=get)) as (_, driver):
+            assert await (await driver.notify()).wait() is None
+            for _ in range(number):
+                await driver.arrived(JSONRPCNotification)
 
 
 async def test_a_server_nobody_runs_cannot_be_connected_to() -> None:

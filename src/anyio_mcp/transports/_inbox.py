@@ -29,6 +29,10 @@ class Inbox:
     def stream(self) -> ObjectReceiveStream[Incoming]:
         return self._receive
 
+    @property
+    def is_full(self) -> bool:
+        return self._receive.statistics().current_buffer_used >= INBOX_SIZE
+
     async def put(self, item: Incoming) -> None:
         """Hand `item` over, waiting for room. Dropped once the connection ended or nobody reads."""
         if not self._ended:

@@ -48,6 +48,7 @@ from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
 from anyio_mcp.transports._url import DEFAULT_PORTS, visible
 from anyio_mcp.transports.base import (
+    INBOX_SIZE,
     Connection,
     ConnectionLost,
     Incoming,
@@ -298,6 +299,9 @@ class SseConnection(Connection):
         if isinstance(item, JSONRPCResponse | JSONRPCError) and item.id is not None:
             self._answered(item.id)
         if item is not None:
+            if self._wire is None and self._inbox.is_full:
+                # Nobody reads before the endpoint is named: to wait for room would be to wait for ever.
+                raise self._violation(f"named no endpoint in {INBOX_SIZE} messages")
             await self._inbox.put(item)
 
     def _oversized(self, event: SseOverflow) -> RequestFault | Violation:
