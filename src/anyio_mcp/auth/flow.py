@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import Final, final
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import httpx2
 from anyio.abc import Listener, SocketStream
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, OAuthFlowError, TokenStorage
@@ -21,12 +22,14 @@ from pydantic import AnyUrl
 
 from anyio_mcp.auth.callback import HOST, CallbackListener, bind_callback, listen_for_callback
 from anyio_mcp.auth.oauth import OAuth, OpenBrowser
-from anyio_mcp.auth.provider import TokenAuth, challenged, drop
+from anyio_mcp.auth.provider import TokenAuth, attended, challenged, drop
 from anyio_mcp.auth.records import ServerTokens
 from anyio_mcp.handlers.handler import Handler
 
 _SCOPE_PARAMETER: Final = re.compile(r'\bscope=("[^"]*"|[^\s,]+)\s*,?\s*')
 _LONG_AGO: Final = 1.0
+_CLOSING_SECONDS: Final = 1.0
+"""For what shows a browser to end by itself, once that has come back."""
 
 
 @final
@@ -36,10 +39,12 @@ class OAuthFlow(TokenAuth):
     def __init__(self, settings: OAuth, server_url: str, client: httpx2.AsyncClient) -> None:
         super().__init__(client)
         parts = urlsplit(server_url)
-        # Neither user info nor fragment is part of the name of a resource.
-        self._server_url = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+        # Neither user info nor fragment is part of the name of a resource. A query may be, but then the
+        # server says so itself; one that holds a secret is not for authorization servers and browsers.
+        named = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        self._server_url = named._replace(query="").geturl()
         self._settings = settings
-        self._tokens = ServerTokens(settings.token_store, self._server_url)
+        self._tokens = ServerTokens(settings.token_store, named.geturl())
         self._loaded = False
 
     async def async_auth_flow(
@@ -47,10 +52,12 @@ class OAuthFlow(TokenAuth):
     ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         await self._start(request)
         response = yield request
-        for renew in (self._adopt, self._refresh, self._sign_in):
-            if not challenged(response):
+        # Adopted once more: a refresh is refused as well when somebody else was faster with it.
+        for renew in (self._adopt, self._refresh, self._adopt, self._sign_in):
+            # A browser is for those who wait: of the others nobody would know why it opens, or when to stop.
+            if not challenged(response) or (renew == self._sign_in and not attended(request)):
                 return
-            async with self.turn():
+            async with self.turn(request):
                 # Another request may have renewed it while this one waited.
                 renewed = self._is_news(request) or await renew(request, response)
             if renewed:
@@ -61,7 +68,7 @@ class OAuthFlow(TokenAuth):
     async def _start(self, request: httpx2.Request) -> None:
         """Give the request the token there is, if there is one; nobody is asked to sign in yet."""
         if not self._loaded or self._tokens.record.stale:
-            async with self.turn():
+            async with self.turn(request):
                 if not self._loaded or self._tokens.record.stale:
                     record = await self._tokens.load()
                     self._loaded = True
@@ -201,10 +208,26 @@ class _Browser:
     async def open(self, url: str) -> None:
         (state,) = parse_qs(urlsplit(url).query)["state"]
         self._listener.expect(state)
-        # Some browsers run in the terminal and return when they are left; whoever is cancelled does not
-        # wait for that.
-        if await self._show(url) is False:
+        shown: object = None
+        failure: Exception | None = None
+        async with anyio.create_task_group() as showing:
+            showing.start_soon(self._until_back, showing.cancel_scope, name="anyio_mcp oauth browser")
+            try:
+                shown = await self._show(url)
+            except Exception as error:
+                # Not through the task group, which would wrap it.
+                failure = error
+            showing.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if shown is False:
             raise OAuthFlowError("no browser could be opened to sign in; OAuth(open_browser=) is how else")
+
+    async def _until_back(self, showing: anyio.CancelScope) -> None:
+        """Some browsers return only when they are left: whoever has signed in does not wait for that."""
+        await self._listener.wait()
+        await anyio.sleep(_CLOSING_SECONDS)
+        showing.cancel()
 
     async def wait(self) -> AuthorizationCodeResult:
         callback = await self._listener.wait()

@@ -9,11 +9,13 @@ Must not know of browsers or stores.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast, final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 import anyio
 import httpx2
@@ -22,6 +24,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from pydantic import BaseModel, ValidationError
 
 from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._headers import SESSION_ID
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import request_timeout
 from anyio_mcp.transports._policy import HttpPolicy
@@ -30,6 +33,11 @@ from anyio_mcp.transports._url import visible
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Of an authorization server. Metadata and tokens are a few kilobytes."""
 
+UNATTENDED_SECONDS: Final = 30.0
+"""How long a request without a caller may take to obtain a token, while everybody else's waits for it."""
+
+# As our transports write them. To parse a message, which may be large, would cost more.
+_REQUEST: Final = re.compile(rb'\{"jsonrpc":"2\.0","id":(?:-?\d+|"(?:[^"\\]|\\.)*"),"method":')
 _FORM: Final = "application/x-www-form-urlencoded"
 _SECRET_FIELDS: Final = frozenset(
     {"code", "code_verifier", "refresh_token", "client_secret", "client_assertion", "assertion"}
@@ -57,20 +65,24 @@ class TokenAuth(httpx2.Auth):
         return self._waiting > 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Around obtaining a token. One request at a time does; the others wait, and have to look first
-        whether there is one by now."""
+    async def turn(self, request: httpx2.Request) -> AsyncGenerator[None]:
+        """Around obtaining a token for `request`. One at a time does; the others wait, and have to look
+        first whether there is one by now. Raises `OAuthFlowError` for one that nobody else would end."""
         self._waiting += 1
         try:
             while self._turn is not None:
                 await self._turn.wait()
             # No await between the check and this.
             mine = self._turn = anyio.Event()
+            seconds = None if attended(request) else UNATTENDED_SECONDS
             try:
-                yield
+                with anyio.move_on_after(seconds) as scope:
+                    yield
             finally:
                 self._turn = None
                 mine.set()
+            if scope.cancelled_caught:
+                raise OAuthFlowError(f"no token was obtained in {seconds} s")
         finally:
             self._waiting -= 1
 
@@ -147,15 +159,23 @@ class ProviderAuth(TokenAuth):
     async def async_auth_flow(
         self, request: httpx2.Request
     ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        async with self.turn():
+        async with self.turn(request):
             await self.pump(self._provider, request)
         response = yield request
         if not challenged(response):
             return
-        async with self.turn():
+        async with self.turn(request):
             await self.pump(self._provider, request, response)
         await drop(response)
         yield request
+
+
+def attended(request: httpx2.Request) -> bool:
+    """Whether a caller waits for the answer, whose deadline ends the wait for a token as well: not for that
+    to a notification, to the end of a session, or to a GET in one, which listens."""
+    if request.method == "POST":
+        return _REQUEST.match(request.content) is not None
+    return request.method == "GET" and SESSION_ID not in request.headers
 
 
 def challenged(response: httpx2.Response) -> bool:
@@ -206,10 +226,24 @@ def screened(outgoing: httpx2.Request, status: int, body: bytes) -> bytes:
     for name in ("error", "error_description"):
         text = members.get(name)
         if isinstance(text, str):
-            for secret in (value for key, value in fields.items() if key in _SECRET_FIELDS and value):
+            for secret in _secrets(outgoing, fields):
                 text = text.replace(secret, "***")
             kept[name] = text[:_WORDS]
     return json.dumps(kept).encode()
+
+
+def _secrets(outgoing: httpx2.Request, fields: Mapping[str, str]) -> list[str]:
+    """What of a request to a token endpoint its answer may not repeat, as it is and as it was sent."""
+    found = {value for key, value in fields.items() if key in _SECRET_FIELDS and value}
+    credentials = outgoing.headers.get("authorization", "").rpartition(" ")[2]
+    if credentials:
+        found.add(credentials)
+        with suppress(ValueError):
+            _, _, secret = base64.b64decode(credentials).decode().partition(":")
+            found.update({secret, unquote(secret)} - {""})
+    spelled = {form for value in found for form in (value, quote(value, safe=""), quote_plus(value))}
+    # The longest first: one may be a part of another.
+    return sorted(spelled, key=len, reverse=True)
 
 
 def _anonymous(request: Any) -> Any:

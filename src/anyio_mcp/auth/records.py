@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import Final, final
 
 from mcp.client.auth import TokenStorage
@@ -39,6 +40,10 @@ class AuthorizationRecord(BaseModel):
         return f"<AuthorizationRecord {'with' if self.tokens else 'without'} tokens>"
 
     __str__ = __repr__
+
+    def __rich_repr__(self) -> Iterator[object]:
+        """As above: pydantic's own would have `rich` print the tokens, in a traceback with locals too."""
+        yield "with tokens" if self.tokens else "without tokens"
 
     @property
     def access_token(self) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 from urllib.parse import urlsplit
 
+import anyio
 import anyio.to_thread
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 FORMAT: Final = "anyio-mcp tokens 1"
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A file larger than this is none of ours."""
+
+FILE_SECONDS: Final = 3.0
+"""For a file to be read or written. Longer takes a file system that hangs, and nobody waits for that."""
 
 
 class TokenStore(Protocol):
@@ -91,14 +95,19 @@ class FileTokenStore(TokenStore):
         return self.directory / f"{server_key(server_url)}.json"
 
     async def get(self, server_url: str) -> str | None:
-        return await anyio.to_thread.run_sync(_read, self.path(server_url))
+        with anyio.fail_after(FILE_SECONDS):
+            return await anyio.to_thread.run_sync(_read, self.path(server_url), abandon_on_cancel=True)
 
     async def set(self, server_url: str, record: str) -> None:
         """Raises `OSError` if it cannot be written, `PermissionError` if others could change it."""
-        await anyio.to_thread.run_sync(_write, self.path(server_url), record)
+        # Shielded: what was obtained is kept although its call was given up, or the next session could
+        # not refresh what this one has replaced. Abandoned at the bound, the thread may still write it.
+        with anyio.fail_after(FILE_SECONDS, shield=True):
+            await anyio.to_thread.run_sync(_write, self.path(server_url), record, abandon_on_cancel=True)
 
     async def delete(self, server_url: str) -> None:
-        await anyio.to_thread.run_sync(_remove, self.path(server_url))
+        with anyio.fail_after(FILE_SECONDS, shield=True):  # as in set()
+            await anyio.to_thread.run_sync(_remove, self.path(server_url), abandon_on_cancel=True)
 
 
 def server_key(server_url: str) -> str:
