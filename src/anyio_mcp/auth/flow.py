@@ -206,7 +206,10 @@ class _Browser:
         self._listener = listener
 
     async def open(self, url: str) -> None:
-        (state,) = parse_qs(urlsplit(url).query)["state"]
+        # An endpoint may have a query of its own (RFC 6749, 3.1), and the SDK puts its "?" behind that.
+        endpoint, _, query = url.rpartition("?")
+        url = f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
+        (state,) = parse_qs(query)["state"]
         self._listener.expect(state)
         shown: object = None
         failure: Exception | None = None

@@ -100,6 +100,9 @@ class TokenAuth(httpx2.Auth):
             outgoing = await anext(flow)
             while True:
                 if outgoing is not request:
+                    if request.url.scheme == "https" != outgoing.url.scheme:
+                        # RFC 6749, 3.2: no metadata is a reason to send secrets in the clear.
+                        raise OAuthFlowError(f"signing in leads to {visible(str(outgoing.url))}, without TLS")
                     answer = await self._ask(outgoing)
                 elif challenge is None or request.headers.get("authorization") != refused:
                     return

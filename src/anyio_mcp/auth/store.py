@@ -183,8 +183,10 @@ def _record(content: bytes) -> str:
 
 def _write(path: Path, record: str) -> None:
     directory = path.parent
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
+    # Whoever can write to a directory above can put another one in its place: `parents=` would leave their
+    # modes to the umask.
+    for each in reversed((directory, *directory.parents)):
+        each.mkdir(mode=0o700, exist_ok=True)
     if sys.platform != "win32" and directory.stat().st_mode & 0o022:
         raise PermissionError(f"others can write to the directory of the tokens: {directory}")
     # Another process reads the file before or after, never half of it. mkstemp makes it with mode 0600.

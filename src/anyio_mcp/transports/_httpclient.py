@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # One read of 64 KiB holds some ten thousand chunks of a byte each.
 _BUFFERED_PIECES: Final = 100_000
 _CAUSES: Final = 8
+# Our own URL with each method, and a few that redirects led to; others are made anew each time.
+_BARE_REQUESTS: Final = 8
 _KEEPS_METHOD: Final = frozenset({307, 308})
 # They describe the body as it was sent, and the rebuilt response has another.
 _BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -34,7 +36,17 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfe
 class HttpRequester:
     """Makes the requests of one connection. Shared by its tasks; holds no response."""
 
-    __slots__ = ("_client", "_headers", "_last_traffic", "_options", "_timeout", "_url", "describe", "policy")
+    __slots__ = (
+        "_bare",
+        "_client",
+        "_headers",
+        "_last_traffic",
+        "_options",
+        "_timeout",
+        "_url",
+        "describe",
+        "policy",
+    )
 
     def __init__(
         self,
@@ -49,6 +61,8 @@ class HttpRequester:
         self._client = cast("httpx2.AsyncClient", client)
         self._url = url
         self.describe = visible(url)
+        # Made once: with a thousand calls in flight to a server that is gone, making it takes longest.
+        self._bare: dict[tuple[str, str], Any] = {}
         self._headers = {name.lower(): value for name, value in headers.items()}
         # Without `auth` the client's own applies, so the argument must not be passed at all.
         self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
@@ -151,12 +165,28 @@ class HttpRequester:
 
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
-        _forget_secrets(error)
+        self._forget_secrets(error)
         return RequestFailedError(
             f"the exchange with {self.describe} failed: {type(error).__name__}: {_reason(error)}",
             reason="transport",
             cause=error,
         )
+
+    def _forget_secrets(self, error: Any) -> None:
+        """Leave of the request that an error of the client carries what may be logged and pickled.
+
+        Its headers, its body, and the query and user info of its URL hold what the user keeps secret.
+        """
+        # Asked for without one, the attribute of either library's errors raises.
+        with suppress(AttributeError, RuntimeError):
+            request = error.request
+            key = (request.method, str(request.url))
+            bare = self._bare.get(key)
+            if bare is None:
+                bare = type(request)(request.method, visible(key[1]))
+                if len(self._bare) < _BARE_REQUESTS:
+                    self._bare[key] = bare
+            error.request = bare
 
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
@@ -294,17 +324,6 @@ def _reason(error: BaseException) -> str:
             return redact(text)[:500]
         cause = cause.__cause__ or cause.__context__
     return "no reason given"
-
-
-def _forget_secrets(error: Any) -> None:
-    """Leave of the request that an error of the client carries what may be logged and pickled.
-
-    Its headers, its body, and the query and user info of its URL hold what the user keeps secret.
-    """
-    # Asked for without one, the attribute of either library's errors raises.
-    with suppress(AttributeError, RuntimeError):
-        request = error.request
-        error.request = type(request)(request.method, visible(str(request.url)))
 
 
 def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:

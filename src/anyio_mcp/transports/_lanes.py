@@ -47,8 +47,12 @@ class LaneTransport(httpx2.AsyncBaseTransport):
         self._busy.add(lane)
         try:
             response = await lane.transport.handle_async_request(request)
+        except httpx2.TransportError:
+            # Its connection is gone, and with it all that the lane was for.
+            self._busy.discard(lane)
+            raise
         except BaseException:
-            # It may hold a connection all the same: one that was just made when the request was cancelled.
+            # It may hold a connection: one that was just made when the request was cancelled.
             await self.release(lane)
             raise
         response.stream = _LaneStream(cast("httpx2.AsyncByteStream", response.stream), self, lane)
