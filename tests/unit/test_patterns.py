@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from anyio_mcp._schema.patterns import may_take_for_ever
@@ -67,3 +69,32 @@ def test_items_that_must_be_unique_are_compared_only_while_they_are_few() -> Non
 def test_a_value_without_text_and_a_schema_without_patterns_cost_nothing() -> None:
     assert not may_take_for_ever({"pattern": "^(a+)+$"}, [1, None, 2.5])
     assert not may_take_for_ever({"properties": {"pattern": {"type": "string"}}}, {"pattern": "a" * 1000})
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"next": value}
+    return value
+
+
+def test_references_that_branch_are_followed_only_while_the_value_is_shallow() -> None:
+    again = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}]}},
+    }
+    assert not may_take_for_ever(again, nested(5))
+    assert may_take_for_ever(again, nested(20))
+
+
+def test_definitions_that_only_refer_to_others_count_without_any_depth() -> None:
+    chain = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
+    assert may_take_for_ever({"$ref": "#/$defs/d0", "$defs": {**chain, "d30": {}}}, {})
+
+
+def test_ordinary_references_cost_little_however_many_there_are() -> None:
+    models = {f"m{n}": {"type": "object"} for n in range(50)}
+    flat = {"properties": {name: {"$ref": f"#/$defs/{name}"} for name in models}, "$defs": models}
+    assert not may_take_for_ever(flat, nested(20))
+    linked = {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
+    assert not may_take_for_ever(linked, nested(500))

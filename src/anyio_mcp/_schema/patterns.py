@@ -1,5 +1,5 @@
-"""Whether checking a value against a schema could take for ever: by its regular expressions, or by having
-to find its items unique.
+"""Whether checking a value against a schema could take for ever: by its regular expressions, by having to
+find its items unique, or by references that branch.
 
 The server chooses both, and Python's `re` backtracks: days, for 30 bytes of one and 45 of the other. It
 holds the interpreter's lock meanwhile, so neither a deadline nor a thread would help. Must not know what
@@ -18,6 +18,9 @@ MOST_STEPS: Final = 5_000_000
 _COMPARISON: Final = 100
 """Steps it takes to compare two objects: the validator does so for every two in a list."""
 
+_MOST_REFERENCES: Final = 20_000
+"""What may be followed of references that branch, each to the next: a fraction of a second."""
+
 _LONGEST_PATTERN: Final = 1000
 _ATOM: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _EXACTLY: Final = re.compile(r"(?<!\))\{\d+\}")
@@ -29,6 +32,8 @@ _REPEAT: Final = re.compile(r"[*+]|\{\d*,(\d{0,6})\}")
 def may_take_for_ever(schema: object, value: object) -> bool:
     """Whether checking `value` against `schema` may cost more than `MOST_STEPS`."""
     if _wants_unique(schema) and sum(map(_comparisons, _walk(value))) * _COMPARISON > MOST_STEPS:
+        return True
+    if _references(schema, value) > _MOST_REFERENCES:
         return True
     texts = [item for item in _walk(value) if isinstance(item, str)]
     steps = 0
@@ -54,6 +59,55 @@ def _steps(pattern: str, length: int) -> int:
     for most in _REPEAT.findall(plain):
         steps *= min(int(most or length), length) + 1
     return steps
+
+
+def _references(schema: object, value: object) -> int:
+    """The most references a validator may follow, if each choice were tried: branching ones multiply with
+    every level of the value, and with every definition that only refers to others."""
+    if not isinstance(schema, dict):
+        return 0
+    root = cast("dict[str, object]", schema)
+    parts: dict[str, object] = {}
+    for key in ("$defs", "definitions"):
+        named = root.get(key)
+        if isinstance(named, dict):
+            parts |= {f"#/{key}/{name}": part for name, part in cast("dict[str, object]", named).items()}
+    # A reference to anything else is taken for one to the whole.
+    parts["#"] = {key: item for key, item in root.items() if key not in ("$defs", "definitions")}
+    targets = {name: [ref if ref in parts else "#" for ref in _targets(part)] for name, part in parts.items()}
+    if not any(targets.values()):
+        return 0
+    followed = dict.fromkeys(parts, 0)
+    for _ in range(min(_depth(value) + len(parts), 1000)):
+        grown = {name: sum(1 + followed[ref] for ref in refs) for name, refs in targets.items()}
+        if grown == followed or grown["#"] > _MOST_REFERENCES:
+            return grown["#"]
+        followed = {name: min(count, _MOST_REFERENCES + 1) for name, count in grown.items()}
+    return followed["#"]
+
+
+def _targets(schema: object) -> Iterator[str]:
+    for item in _walk(schema):
+        if isinstance(item, dict):
+            members = cast("dict[str, object]", item)
+            for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+                ref = members.get(key)
+                if isinstance(ref, str):
+                    yield ref
+
+
+def _depth(value: object) -> int:
+    level, depth = [value], 0
+    while level := [
+        inner
+        for item in level
+        if isinstance(item, dict | list)
+        for inner in (
+            cast("dict[str, object]", item).values() if isinstance(item, dict) else cast("list[object]", item)
+        )
+    ]:
+        depth += 1
+    return depth
 
 
 def _wants_unique(schema: object) -> bool:
