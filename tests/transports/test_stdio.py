@@ -762,12 +762,13 @@ class TestLeaving:
         assert anyio.current_time() - left < SOON
 
     async def test_a_full_inbox_delays_the_loss_but_drops_nothing(self):
-        async with connected(faulty("notifies_and_exits", 1000)) as connection:
+        said = INBOX_SIZE + 700
+        async with connected(faulty("notifies_and_exits", said)) as connection:
             inbox: Any = connection.incoming
             await until(lambda: inbox.statistics().tasks_waiting_send == 1)
             await anyio.sleep(0.1)  # longer than the patience with a server that has exited
             items, lost = await until_lost(connection)
-        assert len(items) == 1000
+        assert len(items) == said
         assert lost.exit_code == 0
 
     async def test_an_error_of_the_body_leaves_as_it_was_raised(self):

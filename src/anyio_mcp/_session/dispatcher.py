@@ -204,8 +204,13 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             self._failure.detach(scope)
             if self._calls.leave(call):
                 self._forsake(call, opts)
-        if call.error is not None:
-            raise call.error
+        error, call.error = call.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # A frame and the error raised through it would keep each other.
+                del error
         if call.result is not None:
             return call.result
         self._failure.check()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
+import anyio
 from anyio.abc import ObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp import MCPError
 from mcp.shared.dispatcher import OnNotifyIntercept, as_request_id, run_notify_intercept
 from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
@@ -66,17 +69,16 @@ class Receiver:
 
     async def run(self, incoming: ObjectReceiveStream[Incoming]) -> None:
         """Sort what arrives until the connection is lost; then end the session."""
-        async for item in incoming:
+        async for first in incoming:
+            # A task that reads a stream gets one item each time it is its turn. A thousand calls that fail
+            # together would wait for a thousand turns, each behind whatever else is to be done by then.
+            item = first
+            while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
+                self._settle(item)
+                item = _at_hand(incoming)
             match item:
-                case JSONRPCResponse():
-                    if not self._calls.resolve(item.id, item.result):
-                        self._unclaimed(item.result)
-                case JSONRPCError(id=None):
-                    self._violations.add(f"an error for no request: {item.error.message[:200]}")
-                case JSONRPCError():
-                    self._calls.reject(cast("str | int", item.id), MCPError.from_error_data(item.error))
-                case RequestFault():
-                    self._calls.reject(item.request_id, item.error)
+                case None:
+                    pass
                 case JSONRPCNotification():
                     self._take_notification(item)
                 case JSONRPCRequest():
@@ -87,6 +89,18 @@ class Receiver:
                     self._end(item.error)
                     return
         self._end(SessionLostError("the server ended the connection", reason="eof"))
+
+    def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
+        match item:
+            case JSONRPCResponse():
+                if not self._calls.resolve(item.id, item.result):
+                    self._unclaimed(item.result)
+            case JSONRPCError(id=None):
+                self._violations.add(f"an error for no request: {item.error.message[:200]}")
+            case JSONRPCError():
+                self._calls.reject(cast("str | int", item.id), MCPError.from_error_data(item.error))
+            case RequestFault():
+                self._calls.reject(item.request_id, item.error)
 
     def _take_notification(self, item: JSONRPCNotification) -> None:
         params = item.params
@@ -118,6 +132,14 @@ class Receiver:
             self._violations.add(f"a malformed progress notification: {error}")
             return
         self._calls.report_progress(token, update)
+
+
+def _at_hand(incoming: ObjectReceiveStream[Incoming]) -> Incoming | None:
+    """What can be had without waiting. Streams of other makes cannot say, and are asked one by one."""
+    if isinstance(incoming, MemoryObjectReceiveStream):
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            return incoming.receive_nowait()
+    return None
 
 
 def _number(value: object) -> float:

@@ -28,10 +28,12 @@ from anyio_mcp.transports._headers import (
     media_type,
     resumable,
 )
+from anyio_mcp.transports._headstart import HeadStart
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._messages import encode_message, read_event, same_id, settles
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
+from anyio_mcp.transports._trace import Part
 from anyio_mcp.transports.base import Outgoing, RequestFault, Violation, parse_message
 
 # What servers on the TypeScript SDK's examples, and Python ones before they said 404, answer with a 400
@@ -48,6 +50,7 @@ class Wire:
     session: SessionHeaders
     inbox: Inbox
     max_message_bytes: int
+    head_start: HeadStart
     lose: Callable[[SessionLostError], None]
     """Ends the connection for everybody. Does not wait."""
 
@@ -58,10 +61,9 @@ class RequestExchange:
 
     __slots__ = (
         "_done",
-        "_last_event_id",
         "_outgoing",
+        "_parser",
         "_progress",
-        "_retry",
         "_settled",
         "_wire",
         "request",
@@ -84,8 +86,8 @@ class RequestExchange:
         self._outgoing = outgoing
         self._done = done
         self._settled = False
-        self._last_event_id = ""
-        self._retry: int | None = None
+        self._parser: SseParser | None = None
+        """Of the stream that is read, or was the last one: it knows where the next has to begin."""
         self._progress = False
 
     async def run(self) -> None:
@@ -95,16 +97,23 @@ class RequestExchange:
                 fault = await self._converse()
             except RequestFailedError as error:
                 fault = error
-            if fault is not None:
+            try:
                 if isinstance(fault, SessionLostError):
                     self._wire.lose(fault)
-                await self._settle(RequestFault(self.request.id, fault))
+                if fault is not None:
+                    await self._settle(RequestFault(self.request.id, fault))
+            finally:
+                # It was raised through this frame, which would keep it, and it this frame, until the
+                # garbage collector finds the two.
+                del fault
         self._done(self)
 
     async def _converse(self) -> Exception | None:
         """The request's fault, unless it was settled by an answer."""
         content = encode(self.request)
-        async with self._wire.http.open("POST", self.stamp.headers, content) as response:
+        async with self._wire.http.open(
+            "POST", self.stamp.headers, content, on_break=self._on_break
+        ) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             if is_initialize(self._outgoing):
@@ -120,13 +129,39 @@ class RequestExchange:
             broken = await self._follow(response)
         if self._settled:
             return None
-        if self.stamp.modern or not resumable(self._last_event_id):
-            raise RequestFailedError(
-                f"the stream of {self._wire.http.describe} ended without an answer",
-                reason="transport",
-                cause=broken,
-            )
-        return await self._resume(broken)
+        if self._resumable:
+            return await self._resume(broken)
+        return self._unanswered(broken)
+
+    async def _on_break(self, part: Part, error: RequestFailedError) -> None:
+        """The POST's connection broke: tell the caller before anything else is done about it."""
+        if part == "head":
+            fault = error
+        elif self._parser is not None and not self._settled and not self._resumable:
+            fault = self._unanswered(error)
+        else:
+            return
+        await self._settle(RequestFault(self.request.id, fault))
+        await self._wire.head_start.wait()
+
+    @property
+    def _last_event_id(self) -> str:
+        return "" if self._parser is None else self._parser.last_event_id
+
+    @property
+    def _retry(self) -> int | None:
+        return None if self._parser is None else self._parser.retry
+
+    @property
+    def _resumable(self) -> bool:
+        return not self.stamp.modern and resumable(self._last_event_id)
+
+    def _unanswered(self, broken: Exception | None) -> RequestFailedError:
+        return RequestFailedError(
+            f"the stream of {self._wire.http.describe} ended without an answer",
+            reason="transport",
+            cause=broken,
+        )
 
     async def _adopt_session(self, response: httpx2.Response) -> None:
         session_id = response.headers.get(SESSION_ID)
@@ -154,7 +189,9 @@ class RequestExchange:
         Behind the answer it is read on only for its connection's sake: briefly, then it is closed.
         """
         policy = self._wire.http.policy
-        parser = SseParser(self._wire.max_message_bytes, last_event_id=self._last_event_id, retry=self._retry)
+        began = self._last_event_id
+        parser = SseParser(self._wire.max_message_bytes, last_event_id=began, retry=self._retry)
+        self._parser = parser
         left = policy.drain_bytes
         try:
             with anyio.CancelScope() as drain:
@@ -163,7 +200,7 @@ class RequestExchange:
                         if self._settled:
                             left -= len(chunk)
                         for event in parser.feed(chunk):
-                            if parser.last_event_id != self._last_event_id or carries_data(event):
+                            if parser.last_event_id != began or carries_data(event):
                                 self._progress = True
                             await self._on_event(event)
                         if self._settled:
@@ -174,8 +211,6 @@ class RequestExchange:
             if error.reason != "transport":
                 raise
             return error
-        finally:
-            self._last_event_id, self._retry = parser.last_event_id, parser.retry
         return None
 
     async def _on_event(self, event: SseEvent | SseOverflow) -> None:
@@ -235,7 +270,7 @@ class RequestExchange:
     async def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
         if not self._settled:
             self._settled = True
-            await self._wire.inbox.put(item)
+            await self._wire.inbox.settle(item)
             self._done(self)
 
     def _violation(self, what: str) -> RequestFailedError:
@@ -271,10 +306,13 @@ class DeliveryExchange:
                 fault = await self._deliver()
             except RequestFailedError as error:
                 fault = error
-            if isinstance(fault, SessionLostError):
-                self._wire.lose(fault)
-            if fault is not None:
-                self.settle(fault)
+            try:
+                if isinstance(fault, SessionLostError):
+                    self._wire.lose(fault)
+                if fault is not None:
+                    self.settle(fault)
+            finally:
+                del fault  # as above
         if self.scope.cancelled_caught:
             self.settle(
                 RequestFailedError(

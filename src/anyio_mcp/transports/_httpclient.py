@@ -7,7 +7,7 @@ are written for the first. Must not know about JSON-RPC, sessions or streams of 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final, cast, final
 
@@ -18,6 +18,7 @@ from anyio_mcp.errors import RequestFailedError
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httpsettings import status_errors
 from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports._trace import Part, RequestTrace
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class HttpRequester:
         "_headers",
         "_last_traffic",
         "_options",
+        "_own",
         "_timeout",
         "_url",
         "describe",
@@ -57,8 +59,12 @@ class HttpRequester:
         auth: Any | None,
         timeout: Any,
         policy: HttpPolicy,
+        own: bool = False,
     ) -> None:
         self._client = cast("httpx2.AsyncClient", client)
+        # A transport of the user's may send a request again when its connection breaks: only of one that
+        # is ours is it known that this was the end of it.
+        self._own = own
         self._url = url
         self.describe = visible(url)
         # Made once: with a thousand calls in flight to a server that is gone, making it takes longest.
@@ -79,15 +85,23 @@ class HttpRequester:
 
     @asynccontextmanager
     async def open(
-        self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, url: str | None = None
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        *,
+        url: str | None = None,
+        on_break: Callable[[Part, RequestFailedError], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
 
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
-        redirect that is not followed; any other status is the caller's to judge.
+        redirect that is not followed; any other status is the caller's to judge. `on_break` is told of
+        it, and of a body that breaks off, as soon as it is known: before the client has cleaned up, which
+        takes longest when a thousand connections break at once. Not with a client of the user's.
         """
-        response = await self._send(method, url or self._url, headers, content)
+        response = await self._send(method, url or self._url, headers, content, on_break)
         try:
             yield response
         finally:
@@ -166,6 +180,9 @@ class HttpRequester:
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
         self._forget_secrets(error)
+        return self._failed(error)
+
+    def _failed(self, error: Exception) -> RequestFailedError:
         return RequestFailedError(
             f"the exchange with {self.describe} failed: {type(error).__name__}: {_reason(error)}",
             reason="transport",
@@ -180,22 +197,36 @@ class HttpRequester:
         # Asked for without one, the attribute of either library's errors raises.
         with suppress(AttributeError, RuntimeError):
             request = error.request
-            key = (request.method, str(request.url))
-            bare = self._bare.get(key)
-            if bare is None:
-                bare = type(request)(request.method, visible(key[1]))
-                if len(self._bare) < _BARE_REQUESTS:
-                    self._bare[key] = bare
-            error.request = bare
+            error.request = self._bare_request(type(request), request.method, str(request.url))
+
+    def _bare_request(self, kind: Any, method: str, url: str) -> Any:
+        bare = self._bare.get((method, url))
+        if bare is None:
+            bare = kind(method, visible(url))
+            if len(self._bare) < _BARE_REQUESTS:
+                self._bare[method, url] = bare
+        return bare
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        on_break: Callable[[Part, RequestFailedError], Awaitable[None]] | None,
     ) -> httpx2.Response:
+        async def broke(part: Part, error: httpx2.TransportError) -> None:
+            if on_break is not None:
+                error.request = self._bare_request(httpx2.Request, method, target)
+                await on_break(part, self._failed(error))
+
         # The user's come first: what the protocol says in a header is not theirs to change.
         merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
         target = url
         for _ in range(self.policy.max_redirects + 1):
-            handshake = _Handshake()
+            trace = RequestTrace(
+                secure=target.startswith("https:"), on_break=broke if self._own and on_break else None
+            )
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
@@ -205,7 +236,7 @@ class HttpRequester:
                     headers=encoded,
                     content=content,
                     timeout=self._timeout,
-                    extensions={"trace": handshake.trace} if target.startswith("https:") else None,
+                    extensions=trace.extensions,
                 )
                 response = await self._client.send(
                     request, stream=True, follow_redirects=False, **self._options
@@ -217,7 +248,7 @@ class HttpRequester:
             except Exception as error:
                 raise self.failure(error) from error
             finally:
-                await handshake.end(self.policy.release_seconds)
+                await trace.end(self.policy.release_seconds)
             self._last_traffic = anyio.current_time()
             if not response.has_redirect_location:
                 return response
@@ -265,30 +296,6 @@ class HttpRequester:
                 await response.aclose()
             except Exception as error:  # whatever a foreign transport raises, the answer is in already
                 logger.debug("closing a response failed: %s", redact(str(error)))
-
-
-@final
-class _Handshake:
-    """Closes the socket of a TLS handshake that was cancelled, which httpcore on trio leaves open."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self) -> None:
-        self._stream: Any | None = None
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """The `trace` extension of a request."""
-        if event.endswith(".connect_tcp.complete"):
-            self._stream = info["return_value"]
-        elif event.endswith(".start_tls.complete"):
-            # From here on the connection may be shared, and its pool takes care of it.
-            self._stream = None
-
-    async def end(self, seconds: float) -> None:
-        if self._stream is not None:
-            # Shielded: this is what a cancelled request leaves behind. Closing a socket does not wait.
-            with anyio.move_on_after(seconds, shield=True):
-                await self._stream.aclose()
 
 
 async def _unwind(raw: AsyncGenerator[bytes]) -> None:

@@ -29,6 +29,9 @@ class HttpPolicy:
     expiry_seconds: float = 0.25
     """Once a session has expired: for requests under way to get the answers they can still get."""
 
+    head_start: float = 0.1
+    """Between telling a caller that its connection broke and cleaning up behind the connection."""
+
     release_seconds: float = 1.0
     """Closing sockets. Immediate in practice; a bound because it is shielded."""
 

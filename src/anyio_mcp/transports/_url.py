@@ -23,6 +23,8 @@ def visible(url: str) -> str:
 
 def redact(text: str) -> str:
     """`text` with the user info and the query taken out of every URL in it."""
+    if "://" not in text:
+        return text
     return _QUERY.sub(r"\1", _USER_INFO.sub("", text))
 
 

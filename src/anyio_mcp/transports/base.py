@@ -39,7 +39,7 @@ from pydantic_core import from_json
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import SessionLostError
 
-INBOX_SIZE = 256
+INBOX_SIZE = 1024
 """Items an inbox holds. When it is full the transport stops reading, so the peer is slowed down."""
 
 

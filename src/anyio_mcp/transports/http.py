@@ -23,6 +23,7 @@ from anyio_mcp.errors import RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._authentication import Auth, authentication, check_auth, sign_in
 from anyio_mcp.transports._exchange import DeliveryExchange, RequestExchange, Wire
 from anyio_mcp.transports._headers import SessionHeaders
+from anyio_mcp.transports._headstart import HeadStart
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import (
     AsyncHttpClient,
@@ -95,6 +96,7 @@ class StreamableHttpTransport(Transport):
             auth=auth,
             timeout=request_timeout(client),
             policy=self._policy,
+            own=self.http_client is None,
         )
         failure: Exception | None = None
         # The goodbye is a child task, not code in a `finally` here: asyncio's native cancellation, once
@@ -157,6 +159,7 @@ class HttpConnection(Connection):
             session=self._session,
             inbox=self._inbox,
             max_message_bytes=limits.max_message_bytes,
+            head_start=HeadStart(tasks, requester.policy.head_start),
             lose=self._lose,
         )
         # As many as the session has calls in flight, and messages without a receipt yet.

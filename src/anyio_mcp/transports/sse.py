@@ -33,6 +33,7 @@ from anyio_mcp.errors import RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._authentication import Auth, authentication, check_auth
 from anyio_mcp.transports._exchange import DeliveryExchange, Wire, encode, refusal
 from anyio_mcp.transports._headers import EVENT_STREAM, SessionHeaders, Stamp, media_type
+from anyio_mcp.transports._headstart import HeadStart
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import (
     AsyncHttpClient,
@@ -340,6 +341,7 @@ class SseConnection(Connection):
             session=self._headers,
             inbox=self._inbox,
             max_message_bytes=self._limit,
+            head_start=HeadStart(self._tasks, self._source.policy.head_start),
             lose=self._end,
         )
 
@@ -401,8 +403,12 @@ class RequestPost:
                 fault = await self._post()
             except RequestFailedError as error:
                 fault = error
-            if fault is not None and self._claim(self):
-                await self._wire.inbox.put(RequestFault(self.request.id, fault))
+            try:
+                if fault is not None and self._claim(self):
+                    await self._wire.inbox.put(RequestFault(self.request.id, fault))
+            finally:
+                # It was raised through this frame: they would keep each other.
+                del fault
 
     def give_up_soon(self) -> None:
         """The answer is there. An acknowledgement on its way lets the connection be used again."""

@@ -1,0 +1,196 @@
+"""A connection that breaks: its caller is told first, the cleaning up comes later, and nothing remains."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp.types import JSONRPCResponse
+
+from anyio_mcp import Client
+from anyio_mcp.errors import RequestFailedError
+from tests.faults.http_driver import LEGACY, MODERN, QUICK, connected
+from tests.faults.http_server import NOTIFICATION, Handler, Talk, answer, close, fault_server, reset
+from tests.leaks import open_sockets
+
+pytestmark = pytest.mark.anyio
+
+# So long that whatever waits for its end runs into the driver's time limit.
+UNHURRIED = replace(QUICK, head_start=3600.0)
+
+
+async def _events_then_reset(talk: Talk) -> None:
+    await talk.begin_events()
+    await talk.chunk(b": hello\n\n")
+    await talk.reset()
+
+
+async def _events_then_close(talk: Talk) -> None:
+    await talk.begin_events()
+    await talk.close()
+
+
+@pytest.mark.parametrize("handler", [close, reset, _events_then_reset, _events_then_close])
+@pytest.mark.parametrize("era", [LEGACY, MODERN], ids=["legacy", "modern"])
+async def test_the_caller_is_told_before_the_connection_is_cleaned_away(
+    handler: Handler, era: dict[str, str]
+) -> None:
+    before = open_sockets()
+    async with fault_server(handler) as server:
+        async with connected(server.url, policy=UNHURRIED) as driver:
+            error = await driver.fault(era=era)
+            assert isinstance(error, RequestFailedError)
+            assert error.reason == "transport"
+            root: BaseException = error
+            while isinstance(root, RequestFailedError) and root.cause is not None:
+                root = root.cause
+            assert isinstance(root, httpx2.TransportError)
+            assert str(root.request.url) == server.url
+        # Leaving does not wait for it either, and closes what was still to be closed.
+        await server.until(lambda seen: seen.open == 0)
+    assert open_sockets() == before
+
+
+async def test_what_breaks_while_others_are_cleaned_away_is_told_as_well() -> None:
+    async with fault_server(close) as server, connected(server.url, policy=UNHURRIED) as driver:
+        for _ in range(3):
+            assert isinstance(await driver.fault(), RequestFailedError)
+
+
+async def test_after_its_head_start_the_connection_is_closed() -> None:
+    policy = replace(QUICK, head_start=0.01)
+    async with fault_server(close) as server, connected(server.url, policy=policy) as driver:
+        before = open_sockets()
+        for _ in range(2):
+            await driver.fault()
+            with anyio.fail_after(2):
+                while open_sockets() != before:
+                    await anyio.sleep(0.005)
+
+
+async def test_a_stream_that_can_be_resumed_is_not_given_up() -> None:
+    async def post(talk: Talk) -> None:
+        await talk.begin_events()
+        await talk.event(NOTIFICATION, id="7")
+        await talk.close()
+
+    async def get(talk: Talk) -> None:
+        assert talk.received.headers["last-event-id"] == "7"
+        await talk.begin_events()
+        await talk.event(answer(1, {"resumed": True}))
+        await talk.end_events()
+
+    async def handler(talk: Talk) -> None:
+        await (get if talk.received.method == "GET" else post)(talk)
+
+    async with fault_server(handler) as server, connected(server.url, policy=UNHURRIED) as driver:
+        assert await driver.result() == {"resumed": True}
+
+
+async def test_an_answer_that_is_there_outweighs_what_breaks_behind_it() -> None:
+    async def handler(talk: Talk) -> None:
+        await talk.begin_events()
+        await talk.event(answer(talk.id, {"fine": True}))
+        await talk.close()
+
+    async with fault_server(handler) as server, connected(server.url, policy=UNHURRIED) as driver:
+        for _ in range(3):
+            assert await driver.result() == {"fine": True}
+
+
+async def test_the_body_of_an_error_that_breaks_off_is_still_that_error() -> None:
+    async def handler(talk: Talk) -> None:
+        await talk.raw(b"HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nhalf of it")
+        await talk.reset()
+
+    async with fault_server(handler) as server, connected(server.url, policy=UNHURRIED) as driver:
+        error = await driver.fault()
+    assert isinstance(error, httpx2.HTTPStatusError)
+    assert error.response.status_code == 500
+
+
+class _Again(httpx2.AsyncBaseTransport):
+    """A user's transport that sends a request once more when its connection breaks."""
+
+    def __init__(self) -> None:
+        self._inner = httpx2.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await self._inner.handle_async_request(request)
+        except httpx2.TransportError:
+            return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_a_client_of_the_users_may_try_again_unseen() -> None:
+    broken = False
+
+    async def handler(talk: Talk) -> None:
+        nonlocal broken
+        if not broken:
+            broken = True
+            await talk.close()
+        else:
+            await talk.result({"second": "time"})
+
+    async with (
+        fault_server(handler) as server,
+        httpx2.AsyncClient(transport=_Again()) as client,
+        connected(server.url, http_client=client) as driver,
+    ):
+        item = await driver.call()
+    assert isinstance(item, JSONRPCResponse)
+    assert item.result == {"second": "time"}
+
+
+async def _discovered(talk: Talk) -> None:
+    if talk.received.rpc_method == "server/discover":
+        await talk.result(
+            {
+                "supportedVersions": ["2026-07-28"],
+                "capabilities": {},
+                "serverInfo": {"name": "it", "version": "1"},
+                "resultType": "complete",
+            }
+        )
+    else:
+        await talk.close()
+
+
+async def test_failed_calls_leave_nothing_for_the_garbage_collector() -> None:
+    # An error that a frame keeps, and that keeps the frame, keeps all that the exchange was made of: a
+    # thousand failed calls made the collector stop everything else while calls were waiting.
+    async with fault_server(_discovered) as server, Client(server.url, restart=None) as client:
+        with anyio.fail_after(5):
+            for _ in range(2):
+                await _fail(client)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    await _fail(client)
+                # Behind the cleaning up.
+                await anyio.sleep(0.3)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                found: list[Any] = [thing for thing in gc.garbage if type(thing).__module__.startswith(OURS)]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+    assert found == []
+
+
+OURS = ("anyio_mcp", "httpx2", "httpcore2", "h11", "mcp")
+
+
+async def _fail(client: Client) -> None:
+    with pytest.raises(RequestFailedError):
+        await client.call_tool("anything")
