@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import trio
+from coverage import Coverage
 
 from tests.leaks import child_processes
 
@@ -20,6 +22,39 @@ def pytest_collection_finish() -> None:
     trio.run(trio.lowlevel.checkpoint)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_are_not_measured() -> None:
+    """The processes that tests start are servers, or programs of which only the end is looked at.
+
+    Measuring where they have been takes each of them longer than what it is there for.
+    """
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind_in_the_end() -> Iterator[None]:
+    """Garbage that became garbage only after its test warns of nothing either."""
+    yield
+    gc.unfreeze()
+    gc.collect()
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """For tests that go the same ways very often. Measuring where they have been takes longer than to go
+    there; that each line and branch is reached at all is for other tests to show."""
+    measuring = Coverage.current()
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -37,4 +72,7 @@ def nothing_left_behind() -> Iterator[None]:
     children = child_processes()
     yield
     gc.collect()
+    # What is alive behind a test is looked through once more when all have ended, and not after each:
+    # that took a third of the time of all tests.
+    gc.freeze()
     assert child_processes() <= children, "a child process outlived the test"

@@ -46,9 +46,12 @@ NOISE = (
 """What a program that ends well does not say."""
 
 PROGRAM = """
-    import json, sys, threading
+    import json, signal, sys, threading
     import anyio
     from anyio_mcp import Client, StdioTransport, Timeouts
+
+    # Whoever starts the tests in the background of a shell has them, and this, ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     backend, door, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     source = plan.get("url") or StdioTransport(plan["command"][0], plan["command"][1:])
