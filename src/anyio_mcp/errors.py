@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from mcp import MCPError
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from anyio_mcp.results import CallToolResult
 
 LossReason = Literal["eof", "exited", "expired", "silent", "closed", "violation"]
-FaultReason = Literal["transport", "violation", "oversized", "redirect"]
+FaultReason = Literal["transport", "violation", "oversized", "redirect", "sign_in"]
 Phase = Literal["connect", "call", "close"]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class MCPClientError(Exception):
@@ -121,7 +123,8 @@ class RequestFailedError(MCPClientError):
 
     `reason` is one of: `transport` (refused, reset, cut off; see `cause`), `violation` (the answer
     was not a JSON-RPC answer to this request), `oversized` (the answer exceeded
-    `Limits.max_message_bytes`), `redirect` (a redirect that must not be followed).
+    `Limits.max_message_bytes`), `redirect` (a redirect that must not be followed), `sign_in` (no token
+    could be obtained; no reason for `Restart` to try again, which may mean to ask a person again).
     """
 
     reason: FaultReason
@@ -141,7 +144,7 @@ class ToolError(MCPClientError):
         self.result = result
 
 
-def fresh(error: BaseException) -> BaseException:
+def fresh(error: ErrorT) -> ErrorT:
     """A new exception equal to `error`, for one more waiter to raise.
 
     Raising one exception object in several tasks makes them share one traceback and one context, so
@@ -158,7 +161,7 @@ def fresh(error: BaseException) -> BaseException:
         clone.args = error.args
         clone.__dict__.update(copy.copy(error.__dict__))
     clone.__cause__ = error.__cause__
-    return clone
+    return cast("ErrorT", clone)
 
 
 def _restore(cls: type[MCPClientError], args: tuple[Any, ...], state: dict[str, Any]) -> MCPClientError:

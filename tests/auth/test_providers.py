@@ -200,6 +200,7 @@ async def test_a_program_nobody_knows_is_an_error_that_says_so(
         async with Client(server.url, auth=auth, restart=None):
             pytest.fail("connected")
     assert isinstance(caught.value.cause, RequestFailedError)
+    assert caught.value.cause.reason == "sign_in"
     assert isinstance(caught.value.cause.cause, OAuthFlowError)
 
 

@@ -22,7 +22,7 @@ class Refusal:
         if attempt > 1:
             self.asked += 1
             denied = OAuthFlowError("signing in was refused: 'access_denied'")
-            raise RequestFailedError("the exchange failed", reason="transport", cause=denied)
+            raise RequestFailedError("the exchange failed", reason="sign_in", cause=denied)
 
 
 async def test_one_call_asks_a_person_once() -> None:

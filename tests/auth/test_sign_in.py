@@ -33,6 +33,7 @@ from tests.auth.conftest import Browser
 from tests.auth.server import GuardedServer
 from tests.faults.http_server import Talk, fault_server
 from tests.leaks import open_sockets
+from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +229,7 @@ async def test_a_client_registered_beforehand_registers_no_other(
 ) -> None:
     from mcp.shared.auth import OAuthClientInformationFull
 
-    port = await free_port()
+    port = free_port()
     server.authority.clients["known"] = OAuthClientInformationFull.model_validate(
         {
             "client_id": "known",
@@ -252,11 +253,6 @@ async def test_a_client_registered_beforehand_registers_no_other(
             assert await adds(client)
     assert list(server.authority.clients) == ["known"]
     assert server.authority.grants == {"authorization_code": 1, "refresh_token": 1}
-
-
-async def free_port() -> int:
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return listener.extra(anyio.abc.SocketAttribute.local_port)
 
 
 async def test_a_port_that_is_taken_is_said_so(server: GuardedServer, browser: Browser) -> None:
@@ -398,6 +394,7 @@ async def test_a_user_who_refuses_is_an_error_that_says_so(server: GuardedServer
         async with Client(server.url, auth=auth, restart=None):
             pytest.fail("connected")
     assert isinstance(caught.value.cause, RequestFailedError)
+    assert caught.value.cause.reason == "sign_in"
     assert isinstance(caught.value.cause.cause, OAuthFlowError)
     assert "Not signed in" in browser.pages[0]
 
@@ -555,6 +552,7 @@ async def test_a_token_endpoint_that_fails_is_an_error_that_says_so(
         async with Client(server.url, auth=auth, restart=None):
             pytest.fail("connected")
     assert isinstance(caught.value.cause, RequestFailedError)
+    assert caught.value.cause.reason == "sign_in"
     assert isinstance(caught.value.cause.cause, OAuthFlowError)
 
 

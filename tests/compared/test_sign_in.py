@@ -14,6 +14,7 @@ from mcp.shared.auth import OAuthClientInformationFull
 from anyio_mcp import Client, MemoryTokenStore, OAuth, StreamableHttpTransport
 from tests.auth.conftest import Browser
 from tests.auth.server import GuardedServer, guarded_server
+from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -48,16 +49,11 @@ class Advertising(httpx2.AsyncHTTPTransport):
         return httpx2.Response(200, json={**said, "client_id_metadata_document_supported": self.takes_urls})
 
 
-async def free_port() -> int:
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return listener.extra(anyio.abc.SocketAttribute.local_port)
-
-
 @pytest.mark.parametrize("takes_urls", [True, False])
 async def test_the_url_is_the_id_where_the_server_takes_one_and_elsewhere_a_client_is_registered(
     server: GuardedServer, takes_urls: bool
 ) -> None:
-    port, browser = await free_port(), Browser()
+    port, browser = free_port(), Browser()
     server.authority.clients[ME] = OAuthClientInformationFull.model_validate(
         {
             "client_id": ME,

@@ -33,7 +33,6 @@ from tests.faults.http_server import (
     Talk,
     fault_server,
     never,
-    unused_port,
 )
 from tests.faults.http_stage import (
     BEGINNING,
@@ -48,6 +47,7 @@ from tests.faults.http_stage import (
     nothing,
 )
 from tests.faults.matrix import Cell, Observed, Outcome
+from tests.servers import free_port
 
 CELLS: Final = Cells("HTTP: connecting")
 
@@ -225,7 +225,7 @@ class Absent:
     """A session over this transport ends with its server, and does not wait for a call to notice."""
 
     async def __call__(self, cell: Cell) -> Observed:
-        port = unused_port()
+        port = free_port()
 
         async def serve(talk: Talk) -> None:
             await self.serves(cell.era, talk)

@@ -224,13 +224,6 @@ def error_answer(request_id: Any, code: int = -32603, message: str = "no") -> by
     ).encode()
 
 
-def unused_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 # What a handler can do with any request.
 
 NOTIFICATION = {"jsonrpc": "2.0", "method": "notifications/message"}

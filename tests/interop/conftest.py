@@ -2,67 +2,36 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.servers import ServerProcess, free_port
+
 PROGRAM = Path(__file__).parent / "programs" / "everything.py"
 
 
-@dataclass
-class HttpServer:
-    """A server program on a port of its own, which can be killed and started again."""
+class HttpServer(ServerProcess):
+    """The server program, over HTTP."""
 
-    runner: str
-    answers: str
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-    quiet: bool = False
-    """Whether what it says on stderr is thrown away."""
+    def __init__(self, runner: str, answers: str, *, quiet: bool = False) -> None:
+        self.answers = answers
+        port = free_port()
+        command = [sys.executable, str(PROGRAM), "http", str(port), runner, answers]
+        super().__init__(command, port, quiet=quiet)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
-
-    def start(self) -> None:
-        command = [sys.executable, str(PROGRAM), "http", str(self.port), self.runner, self.answers]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL if self.quiet else None)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.kill()
-                    raise RuntimeError("the HTTP server did not start") from None
-                time.sleep(0.02)  # another process: there is nothing to wait for but the port
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait(10)
-            self.process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session", params=["uvicorn-json", "uvicorn-sse", "hypercorn-trio-sse"])
 def http_server(request: pytest.FixtureRequest) -> Iterator[HttpServer]:
     """One server for the whole run; tests leave it as they found it."""
     runner, _, answers = request.param.rpartition("-")
-    server = HttpServer(runner, answers, free_port())
+    server = HttpServer(runner, answers)
     server.start()
     yield server
     server.kill()
@@ -71,7 +40,7 @@ def http_server(request: pytest.FixtureRequest) -> Iterator[HttpServer]:
 @pytest.fixture(params=["json", "sse"])
 def mortal_http_server(request: pytest.FixtureRequest) -> Iterator[HttpServer]:
     """A server of the test's own, to be killed by it."""
-    server = HttpServer("uvicorn", request.param, free_port())
+    server = HttpServer("uvicorn", request.param)
     server.start()
     yield server
     server.kill()

@@ -93,6 +93,7 @@ async def share(client: Client, *, tasks: int, rounds: int) -> None:
     assert most > 1, "the contexts never overlapped, so nothing was shared"
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("mode", MODES)
 async def test_fifty_tasks_share_one_client_for_a_thousand_rounds_over_http(
     http_server: HttpServer, mode: str
@@ -107,6 +108,7 @@ async def test_fifty_tasks_share_one_client_for_a_thousand_rounds_over_http(
     assert open_sockets() <= before
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("mode", MODES)
 async def test_fifty_tasks_share_one_client_for_a_thousand_rounds_over_stdio(
     stdio_command: list[str], mode: str
@@ -142,6 +144,7 @@ async def calls_until_killed(client: Client, kill: Callable[[], None], *, calls:
     return raised
 
 
+@pytest.mark.usefixtures("unmeasured")
 async def test_a_killed_stdio_server_fails_a_thousand_calls_at_once(stdio_command: list[str]) -> None:
     with anyio.fail_after(120):
         async with anyio.create_task_group() as tg:
@@ -157,6 +160,7 @@ async def test_a_killed_stdio_server_fails_a_thousand_calls_at_once(stdio_comman
                 assert second != pid
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_killed_http_server_fails_a_thousand_calls_and_serves_after_its_restart(
     mortal_http_server: HttpServer, mode: str

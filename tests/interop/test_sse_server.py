@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from anyio_mcp import Client, NotConnectedError, RequestFailedError, SessionLostError, SSETransport
-from tests.interop.conftest import HttpServer, free_port
+from tests.interop.conftest import HttpServer
 from tests.interop.test_real_servers import exercise
 from tests.leaks import open_sockets
 
@@ -24,7 +24,7 @@ def url(server: HttpServer) -> str:
 @pytest.fixture(scope="module")
 def sse_server() -> Iterator[HttpServer]:
     """One server for all that leave it as they found it."""
-    server = HttpServer("uvicorn", "http+sse", free_port())
+    server = HttpServer("uvicorn", "http+sse")
     server.start()
     yield server
     server.kill()
@@ -32,7 +32,7 @@ def sse_server() -> Iterator[HttpServer]:
 
 @pytest.fixture
 def mortal_sse_server() -> Iterator[HttpServer]:
-    server = HttpServer("uvicorn", "http+sse", free_port())
+    server = HttpServer("uvicorn", "http+sse")
     server.start()
     yield server
     server.kill()

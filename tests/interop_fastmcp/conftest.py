@@ -11,9 +11,6 @@ Two environment variables name these; without one its tests fail:
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 import pytest
 
 from anyio_mcp import StdioTransport
+from tests.servers import ServerProcess, free_port
 
 PROGRAMS = Path(__file__).parent / "programs"
 PYTHONS = {
@@ -62,29 +60,12 @@ def _server(program: str, way: str) -> Iterator[TaskServer]:
     if way == "stdio":
         yield TaskServer(program, StdioTransport(python, [script, "stdio"]))
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [python, script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    port = free_port()
+    server = ServerProcess([python, script, str(port)], port)
+    server.start()
     try:
-        _await_port(process, port)
         yield TaskServer(
             program, f"http://127.0.0.1:{port}/mcp/" if program == "sdk1" else f"http://127.0.0.1:{port}/mcp"
         )
     finally:
-        process.kill()
-        process.wait(10)
-
-
-def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start") from None
-            time.sleep(0.05)  # another process: there is nothing to wait for but the port
+        server.kill()

@@ -7,9 +7,6 @@ fail. `nox -s interop` does both.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest
 from anyio_mcp import SSETransport, StdioTransport, Transport
 from anyio_mcp.transports.http import StreamableHttpTransport
 from tests.node import command
+from tests.servers import ServerProcess, free_port
 
 PACKAGE = "@modelcontextprotocol/server-everything"
 LOOPBACK = Path(__file__).parent / "loopback.mjs"
@@ -30,52 +28,31 @@ class Everything:
 
     way: str
     directory: Path
-    port: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: ServerProcess | None = None
 
     @property
     def source(self) -> Transport:
-        if self.way == "stdio":
+        if self.process is None:
             program, *arguments = command(self.directory, PACKAGE)
             return StdioTransport(program, [*arguments, "stdio"])
         if self.way == "sse":
-            return SSETransport(f"http://127.0.0.1:{self.port}/sse")
-        return StreamableHttpTransport(f"http://127.0.0.1:{self.port}/mcp")
+            return SSETransport(f"http://127.0.0.1:{self.process.port}/sse")
+        return StreamableHttpTransport(f"http://127.0.0.1:{self.process.port}/mcp")
 
     def start(self) -> None:
         """Start the process that all sessions share, on the same port as before if there was one."""
         if self.way == "stdio":
             return
-        self.port = self.port or _free_port()
-        program, *arguments = command(self.directory, PACKAGE)
-        self.process = subprocess.Popen(
-            [program, "--import", str(LOOPBACK), *arguments, self.way],
-            env={**os.environ, "PORT": str(self.port)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.kill()
-                    raise RuntimeError("the server did not start") from None
-                time.sleep(0.02)  # another process: there is nothing to wait for but the port
+        if self.process is None:
+            port = free_port()
+            program, *arguments = command(self.directory, PACKAGE)
+            line = [program, "--import", str(LOOPBACK), *arguments, self.way]
+            self.process = ServerProcess(line, port, {"PORT": str(port)})
+        self.process.start()
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
-            self.process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _server(way: str) -> Iterator[Everything]:

@@ -45,7 +45,7 @@ from anyio_mcp import (
     Timeouts,
 )
 from anyio_mcp.testing import task_dump
-from tests.interop.conftest import PROGRAM, HttpServer, free_port
+from tests.interop.conftest import PROGRAM, HttpServer
 from tests.leaks import child_processes, open_sockets
 
 HERE = Path(__file__).parent
@@ -131,7 +131,7 @@ class World:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.http = [HttpServer("uvicorn", answers, free_port(), quiet=True) for answers in ("json", "sse")]
+        self.http = [HttpServer("uvicorn", answers, quiet=True) for answers in ("json", "sse")]
         self.proxies: list[subprocess.Popen[bytes]] = []
         self.clients: list[Client] = []
         self.faults: Counter[str] = Counter()

@@ -208,18 +208,20 @@ async def test_a_reader_that_stops_reading_slows_the_server_down() -> None:
     async def handler(talk: Talk) -> None:
         nonlocal sent
         await talk.begin_events()
+        if talk.received.rpc_method == "fill":
+            await talk.chunk(b"data: %b\n\n" % json.dumps(NOTIFICATION).encode() * INBOX_SIZE)
+            await talk.hang()
         for _ in range(50):
             await talk.event({**NOTIFICATION, "params": {"text": "x" * 1_000_000}})
             sent += 1
 
     async with fault_server(handler) as server, connected(server.url) as driver:
         # The inbox is filled by another stream, and the notifications of this one wait for room.
-        for _ in range(INBOX_SIZE):
-            await driver.request("unanswerable", era={"mcp-name": "not\nsendable"})
+        await driver.request("fill")
         while driver.connection.incoming.statistics().current_buffer_used < INBOX_SIZE:
             await anyio.sleep(0.001)
         await driver.request()
-        await server.until(lambda s: len(s.requests) == 1)
+        await server.until(lambda s: len(s.requests) == 2)
         while driver.connection.incoming.statistics().tasks_waiting_send == 0:
             await anyio.sleep(0.001)
         # Time in which all fifty would arrive, if they were read.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +14,7 @@ import httpx2
 import pytest
 from mcp.types import JSONRPCResponse
 
-from anyio_mcp import Client
+from anyio_mcp import Client, Limits
 from anyio_mcp.errors import RequestFailedError
 from tests.faults.http_driver import LEGACY, MODERN, QUICK, connected
 from tests.faults.http_server import NOTIFICATION, Handler, Talk, answer, close, fault_server, reset
@@ -20,7 +23,7 @@ from tests.leaks import open_sockets
 pytestmark = pytest.mark.anyio
 
 # So long that whatever waits for its end runs into the driver's time limit.
-UNHURRIED = replace(QUICK, head_start=3600.0)
+UNHURRIED = replace(QUICK, head_start_seconds=3600.0)
 
 
 async def _events_then_reset(talk: Talk) -> None:
@@ -62,7 +65,7 @@ async def test_what_breaks_while_others_are_cleaned_away_is_told_as_well() -> No
 
 
 async def test_after_its_head_start_the_connection_is_closed() -> None:
-    policy = replace(QUICK, head_start=0.01)
+    policy = replace(QUICK, head_start_seconds=0.01)
     async with fault_server(close) as server, connected(server.url, policy=policy) as driver:
         before = open_sockets()
         for _ in range(2):
@@ -150,33 +153,98 @@ async def test_a_client_of_the_users_may_try_again_unseen() -> None:
     assert item.result == {"second": "time"}
 
 
-async def _discovered(talk: Talk) -> None:
-    if talk.received.rpc_method == "server/discover":
-        await talk.result(
-            {
-                "supportedVersions": ["2026-07-28"],
-                "capabilities": {},
-                "serverInfo": {"name": "it", "version": "1"},
-                "resultType": "complete",
-            }
-        )
-    else:
-        await talk.close()
+async def test_an_oversized_event_is_the_reason_though_the_stream_breaks_behind_it() -> None:
+    async def handler(talk: Talk) -> None:
+        await talk.begin_events()
+        # In one piece, so that both are read at once.
+        event = b"data: " + b"x" * 5000 + b"\n\n"
+        await talk.raw(b"%x\r\n%b\r\nno chunk at all\r\n\r\n" % (len(event), event))
+        await talk.hang()
+
+    limits = Limits(max_message_bytes=1024)
+    async with fault_server(handler) as server, connected(server.url, limits=limits) as driver:
+        error = await driver.fault()
+    assert isinstance(error, RequestFailedError)
+    assert error.reason == "oversized"
 
 
-async def test_failed_calls_leave_nothing_for_the_garbage_collector() -> None:
+class _Once(httpx2.AsyncByteStream):
+    """An answer that is there at the very moment its request is abandoned."""
+
+    def __init__(self) -> None:
+        self.awaited = anyio.Event()
+        self.there = anyio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.awaited.set()
+        await self.there.wait()
+        yield b"data: %b\n\n" % answer(7, {"from": "the old one"})
+
+
+async def test_what_was_abandoned_does_not_answer_a_new_request_of_the_same_id() -> None:
+    first = _Once()
+
+    async def serve(request: httpx2.Request) -> httpx2.Response:
+        if first.awaited.is_set():
+            return httpx2.Response(200, json=json.loads(answer(7, {"from": "the new one"})))
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=first)
+
+    async with (
+        httpx2.AsyncClient(transport=httpx2.MockTransport(serve)) as client,
+        connected("http://127.0.0.1/mcp", http_client=client) as driver,
+    ):
+        await driver.request(request_id=7)
+        await first.awaited.wait()
+        await anyio.wait_all_tasks_blocked()
+        first.there.set()
+        driver.connection.abandon(7)
+        await driver.request(request_id=7)
+        item = await driver.settled(7)
+    assert isinstance(item, JSONRPCResponse)
+    assert item.result == {"from": "the new one"}
+
+
+async def _closes(talk: Talk) -> None:
+    """A server that breaks every connection, but for those of the handshake."""
+    match talk.received.rpc_method:
+        case "server/discover":
+            await talk.reply(404)
+        case "initialize":
+            server = {"name": "it", "version": "1"}
+            await talk.result({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": server})
+        case "notifications/initialized":
+            await talk.reply(202)
+        case _:
+            await talk.close()
+
+
+async def _fail_call(client: Client) -> None:
+    with pytest.raises(RequestFailedError):
+        await client.list_tools()
+
+
+async def _fail_notification(client: Client) -> None:
+    with pytest.raises(RequestFailedError):
+        await client.progress("token", 1)
+
+
+@pytest.mark.parametrize("fail", [_fail_call, _fail_notification])
+async def test_what_fails_leaves_nothing_for_the_garbage_collector(
+    fail: Callable[[Client], Awaitable[None]],
+) -> None:
     # An error that a frame keeps, and that keeps the frame, keeps all that the exchange was made of: a
     # thousand failed calls made the collector stop everything else while calls were waiting.
-    async with fault_server(_discovered) as server, Client(server.url, restart=None) as client:
-        with anyio.fail_after(5):
+    async with fault_server(_closes) as server, Client(server.url, restart=None) as client:
+        with anyio.fail_after(10):
             for _ in range(2):
-                await _fail(client)
+                await fail(client)
+            # Behind the cleaning up.
+            await anyio.sleep(0.3)
             gc.collect()
             gc.disable()
             try:
                 for _ in range(5):
-                    await _fail(client)
-                # Behind the cleaning up.
+                    await fail(client)
                 await anyio.sleep(0.3)
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()
@@ -191,6 +259,20 @@ async def test_failed_calls_leave_nothing_for_the_garbage_collector() -> None:
 OURS = ("anyio_mcp", "httpx2", "httpcore2", "h11", "mcp")
 
 
-async def _fail(client: Client) -> None:
-    with pytest.raises(RequestFailedError):
-        await client.call_tool("anything")
+class _Local:
+    """What a caller has on its stack."""
+
+
+async def test_a_session_keeps_nothing_of_the_last_caller_that_failed() -> None:
+    async def fail(client: Client) -> weakref.ref[_Local]:
+        local = _Local()
+        with pytest.raises(RequestFailedError):
+            await client.list_tools()
+        return weakref.ref(local)
+
+    async with fault_server(_closes) as server, Client(server.url, restart=None) as client:
+        with anyio.fail_after(10):
+            left = await fail(client)
+            await anyio.sleep(0.3)
+            gc.collect()
+            assert left() is None

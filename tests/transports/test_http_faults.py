@@ -30,8 +30,8 @@ from tests.faults.http_server import (
     garbage,
     never,
     reset,
-    unused_port,
 )
+from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -272,7 +272,7 @@ async def test_what_broke_the_exchange_is_the_cause(handler: Handler) -> None:
 
 
 async def test_a_refused_connection_fails_the_call() -> None:
-    async with connected(f"http://127.0.0.1:{unused_port()}/mcp") as driver:
+    async with connected(f"http://127.0.0.1:{free_port()}/mcp") as driver:
         error = await driver.fault()
     assert isinstance(error, RequestFailedError)
     assert error.reason == "transport"

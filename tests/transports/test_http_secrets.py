@@ -10,7 +10,8 @@ import pytest
 
 from anyio_mcp import Client, ConnectError, RequestFailedError
 from anyio_mcp.transports import StreamableHttpTransport
-from tests.faults.http_server import close, fault_server, unused_port
+from tests.faults.http_server import close, fault_server
+from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +20,7 @@ SECRET = "s3cret"
 
 @pytest.mark.parametrize("classic", [False, True])
 async def test_no_secret_is_in_the_error_of_a_refused_connection_nor_in_its_pickle(classic: bool) -> None:
-    url = f"http://user:{SECRET}@127.0.0.1:{unused_port()}/mcp?key={SECRET}"
+    url = f"http://user:{SECRET}@127.0.0.1:{free_port()}/mcp?key={SECRET}"
     async with httpx.AsyncClient() as client:
         transport = StreamableHttpTransport(
             url, headers={"x-key": SECRET}, auth=SECRET, http_client=client if classic else None

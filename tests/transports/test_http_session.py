@@ -200,11 +200,22 @@ async def test_a_notification_can_be_the_one_to_learn_that_the_session_expired()
 
 
 async def test_the_loss_is_told_even_when_nobody_waits_for_the_request_that_found_out() -> None:
-    async with fault_server(session(gone)) as server, connected(server.url) as driver:
+    async def handler(talk: Talk) -> None:
+        if talk.received.rpc_method != "fill":
+            await gone(talk)
+            return
+        await talk.begin_events()
+        await talk.chunk(b"data: %b\n\n" % json.dumps(NOTIFICATION).encode() * INBOX_SIZE)
+        await talk.hang()
+
+    async with fault_server(session(handler)) as server, connected(server.url) as driver:
         await driver.initialize()
-        for _ in range(INBOX_SIZE + 10):
-            await driver.request(era={"mcp-name": "not\nsendable"})
+        await driver.request("fill")
         incoming = driver.connection.incoming
+        while incoming.statistics().current_buffer_used < INBOX_SIZE:
+            await anyio.sleep(0.001)
+        for _ in range(10):
+            await driver.request(era={"mcp-name": "not\nsendable"})
         while incoming.statistics().tasks_waiting_send < 10:
             await anyio.sleep(0.001)
         request = await driver.request()

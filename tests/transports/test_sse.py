@@ -35,9 +35,9 @@ from tests.faults.http_server import (
     head_then_silence,
     never,
     reset,
-    unused_port,
 )
 from tests.leaks import open_sockets
+from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -263,7 +263,7 @@ async def test_a_stream_that_ends_before_it_names_an_endpoint_cannot_be_connecte
     assert error.reason == "eof"
 
 
-@pytest.mark.parametrize("number", [256, 257])
+@pytest.mark.parametrize("number", [INBOX_SIZE, INBOX_SIZE + 1])
 async def test_messages_before_the_endpoint_are_kept_as_long_as_there_is_room(number: int) -> None:
     async def get(talk: Talk) -> None:
         await talk.begin_events()
@@ -275,7 +275,7 @@ async def test_messages_before_the_endpoint_are_kept_as_long_as_there_is_room(nu
         error = await refusal(get)
         assert isinstance(error, RequestFailedError)
         assert error.reason == "violation"
-        assert "named no endpoint in 256 messages" in str(error)
+        assert f"named no endpoint in {INBOX_SIZE} messages" in str(error)
     else:
         async with session(SseServer(get=get)) as (_, driver):
             assert await (await driver.notify()).wait() is None
@@ -285,7 +285,7 @@ async def test_messages_before_the_endpoint_are_kept_as_long_as_there_is_room(nu
 
 async def test_a_server_nobody_runs_cannot_be_connected_to() -> None:
     with pytest.raises(RequestFailedError) as caught:
-        async with connected(f"http://127.0.0.1:{unused_port()}/sse"):
+        async with connected(f"http://127.0.0.1:{free_port()}/sse"):
             pytest.fail("connected")
     assert isinstance(caught.value.cause, httpx2.ConnectError)
 

@@ -13,7 +13,7 @@ from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCReque
 
 from anyio_mcp.transports._decode import PIECE, decoder
 from anyio_mcp.transports._headers import SessionHeaders, media_type, resumable
-from anyio_mcp.transports._httpclient import _reason, rebuilt_error
+from anyio_mcp.transports._httperrors import reason_of, rebuilt_error
 from anyio_mcp.transports._messages import encode_message, same_id
 from anyio_mcp.transports._url import redact, visible
 from anyio_mcp.transports.base import Outgoing, parse_message
@@ -158,6 +158,6 @@ def test_a_success_is_no_status_error() -> None:
 def test_an_error_without_a_text_is_named_with_that_of_its_cause() -> None:
     mute = OSError()
     mute.__cause__ = TimeoutError()
-    assert _reason(mute) == "no reason given"
+    assert reason_of(mute) == "no reason given"
     mute.__cause__.__context__ = ValueError("at https://me:hush@a.example/")
-    assert _reason(mute) == "at https://a.example/"
+    assert reason_of(mute) == "at https://a.example/"

@@ -294,7 +294,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         await self._outbox.send((Outgoing(message, opts.get("headers"), receipt), None))
         await done.wait()
         if failure:
-            raise failure[0]
+            raise failure.pop()  # this frame, which the error will hold, does not hold the error
 
     def _request(self, call: PendingCall, params: Mapping[str, Any] | None, opts: CallOptions) -> Outgoing:
         sent = _plain(params)

@@ -16,7 +16,6 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import EventLoopToken, current_token
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from mcp.client.auth import OAuthFlowError
 
 from anyio_mcp._session.actor import SessionActor
 from anyio_mcp._session.correlation import Correlation
@@ -183,8 +182,8 @@ class SessionKeeper:
         if self._restart is None or self._failures >= self._restart.max_attempts:
             return False
         cause = error.__cause__
-        if isinstance(cause, RequestFailedError) and isinstance(cause.cause, OAuthFlowError):
-            return False  # a person was asked to sign in: one call asks once
+        if isinstance(cause, RequestFailedError) and cause.reason == "sign_in":
+            return False  # a person may have been asked: one call asks once
         # The caller's own deadline, not the session's, is nothing another attempt could help.
         return not isinstance(error, DeadlineExceededError) or error.phase == "connect"
 

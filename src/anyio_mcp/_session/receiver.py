@@ -72,7 +72,9 @@ class Receiver:
         async for first in incoming:
             # A task that reads a stream gets one item each time it is its turn. A thousand calls that fail
             # together would wait for a thousand turns, each behind whatever else is to be done by then.
-            item = first
+            item: Incoming | None = first
+            # While this waits for the next, it would keep an error, and all the frames that one holds.
+            del first
             while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
                 self._settle(item)
                 item = _at_hand(incoming)

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, cast, final
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -82,10 +82,8 @@ class CallbackListener:
 
     async def wait(self) -> Callback:
         """The callback. Waits for ever: the deadline is the caller's."""
-        while True:
-            await self._done.wait()
-            if self._callback is not None:
-                return self._callback
+        await self._done.wait()
+        return cast("Callback", self._callback)
 
     async def visit(self, stream: SocketStream) -> None:
         """Answer one connection. Whatever it does, it ends no other."""

@@ -76,13 +76,13 @@ def authentication(auth: Auth | None, client: Any, url: str) -> Any | None:
     return bear
 
 
-async def sign_in(auth: object, http: HttpRequester) -> None:
+async def sign_in(http: HttpRequester) -> None:
     """Have a person sign in before the first question to the server is asked, if it wants that.
 
     The probe for the era has little time, and a server that was not reached within it would be taken for
     one of another era.
     """
-    if not isinstance(auth, TokenAuth):
+    if not isinstance(http.auth, TokenAuth):
         return
     headers = {"accept": f"{JSON}, {EVENT_STREAM}", "content-type": JSON}
     async with http.open("POST", headers, _PING) as response:

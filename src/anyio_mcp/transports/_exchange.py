@@ -1,4 +1,4 @@
-"""One POST and what becomes of it: the answer to a request, the receipt of anything else.
+"""One request: its POST, and the answer, the stream or the fault that it ends with.
 
 An exchange runs as a task of the connection and always ends by settling its own message; what goes wrong
 in it stays in it. Must not know of the other exchanges, nor when the connection begins and ends.
@@ -6,53 +6,30 @@ in it stays in it. Must not know of the other exchanges, nor when the connection
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 import anyio
 import httpx2
-from mcp import MCPError
-from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
+from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._headers import (
     EVENT_STREAM,
     JSON,
     SESSION_ID,
-    SessionHeaders,
     Stamp,
     is_initialize,
     media_type,
     resumable,
 )
 from anyio_mcp.transports._headstart import HeadStart
-from anyio_mcp.transports._httpclient import HttpRequester
-from anyio_mcp.transports._inbox import Inbox
-from anyio_mcp.transports._messages import encode_message, read_event, same_id, settles
-from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
+from anyio_mcp.transports._messages import read_event, settles
+from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._trace import Part
+from anyio_mcp.transports._wire import Wire, encode, refusal
 from anyio_mcp.transports.base import Outgoing, RequestFault, Violation, parse_message
-
-# What servers on the TypeScript SDK's examples, and Python ones before they said 404, answer with a 400
-# to a session they do not know. Taken for a fault of the request, it would fail every call from then on.
-_NO_SESSION: Final = re.compile(rb"\b(no valid|invalid|invalid or missing|unknown) session\b", re.IGNORECASE)
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Wire:
-    """What the tasks of one connection share."""
-
-    http: HttpRequester
-    session: SessionHeaders
-    inbox: Inbox
-    max_message_bytes: int
-    head_start: HeadStart
-    lose: Callable[[SessionLostError], None]
-    """Ends the connection for everybody. Does not wait."""
 
 
 @final
@@ -61,6 +38,7 @@ class RequestExchange:
 
     __slots__ = (
         "_done",
+        "_head_start",
         "_outgoing",
         "_parser",
         "_progress",
@@ -77,6 +55,7 @@ class RequestExchange:
         outgoing: Outgoing,
         request: JSONRPCRequest,
         stamp: Stamp,
+        head_start: HeadStart,
         done: Callable[[RequestExchange], None],
     ) -> None:
         self.request = request
@@ -84,6 +63,7 @@ class RequestExchange:
         self.scope = anyio.CancelScope()
         self._wire = wire
         self._outgoing = outgoing
+        self._head_start = head_start
         self._done = done
         self._settled = False
         self._parser: SseParser | None = None
@@ -142,7 +122,7 @@ class RequestExchange:
         else:
             return
         await self._settle(RequestFault(self.request.id, fault))
-        await self._wire.head_start.wait()
+        await self._head_start.wait()
 
     @property
     def _last_event_id(self) -> str:
@@ -215,12 +195,15 @@ class RequestExchange:
 
     async def _on_event(self, event: SseEvent | SseOverflow) -> None:
         if isinstance(event, SseOverflow) and not self._settled:
-            # It may have been the answer, and nobody could tell the caller if it was.
-            raise RequestFailedError(
+            # It may have been the answer, and nobody could tell the caller if it was. Told at once: the
+            # rest of the stream may break while it is left, which is not the reason.
+            fault = RequestFailedError(
                 f"an event in the answer of {self._wire.http.describe} exceeds "
                 f"Limits.max_message_bytes ({self._wire.max_message_bytes})",
                 reason="oversized",
             )
+            await self._settle(RequestFault(self.request.id, fault))
+            raise fault
         item = read_event(event)
         if isinstance(item, JSONRPCResponse | JSONRPCError):
             settled = settles(item, self.request.id)
@@ -254,7 +237,7 @@ class RequestExchange:
                     else:
                         broken = await self._follow(response) or broken
             except RequestFailedError as error:
-                if error.reason != "transport":
+                if error.reason not in ("transport", "sign_in"):
                     raise
                 broken = error
             if self._settled:
@@ -268,7 +251,8 @@ class RequestExchange:
         )
 
     async def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
-        if not self._settled:
+        # Abandoned, it has nothing to say any more: its id may belong to another request by now.
+        if not self._settled and not self.scope.cancel_called:
             self._settled = True
             await self._wire.inbox.settle(item)
             self._done(self)
@@ -277,106 +261,3 @@ class RequestExchange:
         return RequestFailedError(
             f"{self._wire.http.describe} {what}, not with an answer to this request", reason="violation"
         )
-
-
-@final
-class DeliveryExchange:
-    """The POST of a notification, or of an answer to a request of the server."""
-
-    __slots__ = ("_outgoing", "_stamp", "_wire", "delivered", "scope", "settled")
-
-    def __init__(
-        self, wire: Wire, outgoing: Outgoing, stamp: Stamp, delivered: Callable[[], None] | None = None
-    ) -> None:
-        self.scope = anyio.CancelScope()
-        self.settled = False
-        self.delivered = delivered
-        self._wire = wire
-        self._outgoing = outgoing
-        self._stamp = stamp
-
-    async def run(self) -> None:
-        """Ends when the receipt was given and the connection is free, or when `scope` is cancelled."""
-        policy = self._wire.http.policy
-        # Nobody can abandon a notification: without a bound, a server that never acknowledges them
-        # would take one more connection for each.
-        self.scope.deadline = anyio.current_time() + policy.delivery_seconds
-        with self.scope:
-            try:
-                fault = await self._deliver()
-            except RequestFailedError as error:
-                fault = error
-            try:
-                if isinstance(fault, SessionLostError):
-                    self._wire.lose(fault)
-                if fault is not None:
-                    self.settle(fault)
-            finally:
-                del fault  # as above
-        if self.scope.cancelled_caught:
-            self.settle(
-                RequestFailedError(
-                    f"{self._wire.http.describe} acknowledged no message in {policy.delivery_seconds} s",
-                    reason="transport",
-                )
-            )
-
-    def settle(self, error: Exception | None) -> None:
-        """Give the receipt, the first time. Does not wait."""
-        if self.settled:
-            return
-        self.settled = True
-        if error is None and self.delivered is not None:
-            self.delivered()
-        if self._outgoing.receipt is not None:
-            self._outgoing.receipt(error)
-
-    async def _deliver(self) -> Exception | None:
-        message = self._outgoing.message
-        async with self._wire.http.open("POST", self._stamp.headers, encode(message)) as response:
-            if not response.is_success:
-                own = None if not isinstance(message, JSONRPCResponse | JSONRPCError) else message.id
-                return await refusal(self._wire, response, self._stamp, own)
-            self.settle(None)
-            await self._wire.http.discard(response)
-        return None
-
-
-def carries_data(event: SseEvent | SseOverflow) -> bool:
-    """Whether a stream that brought this event got further by it. The same id again is no progress."""
-    return isinstance(event, SseOverflow) or bool(event.data)
-
-
-async def refusal(
-    wire: Wire,
-    response: httpx2.Response,
-    stamp: Stamp,
-    message_id: RequestId | None = None,
-    *,
-    unseen: bool = False,
-) -> Exception:
-    """What a status that is no success means: the end of the session, the server's own error in its
-    body, or the status itself. `unseen`: it answers the message itself, not the wait for its answer."""
-    error, body = await wire.http.status_error(response)
-    denied = response.status_code == 400 and unseen and _NO_SESSION.search(body) is not None
-    if (response.status_code == 404 or denied) and stamp.in_session:
-        text = f"{wire.http.describe} does not know the session any more"
-        return SessionLostError(text, reason="expired", refused=unseen, cause=error)
-    try:
-        message = parse_message(body)
-    except ValueError:
-        return error
-    if not isinstance(message, JSONRPCError) or not (message.id is None or same_id(message.id, message_id)):
-        return error
-    reason = MCPError.from_jsonrpc_error(message)
-    reason.__cause__ = error
-    return reason
-
-
-def encode(message: JSONRPCMessage) -> bytes:
-    try:
-        return encode_message(message)
-    except ValueError as error:
-        raise RequestFailedError(
-            f"the message cannot be written as JSON: {error}", reason="transport", cause=error
-        ) from error

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import anyio
 import httpx2
 
 from anyio_mcp.errors import RequestFailedError
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
+from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
 from anyio_mcp.transports._httpsettings import status_errors
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._trace import Part, RequestTrace
@@ -25,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 # One read of 64 KiB holds some ten thousand chunks of a byte each.
 _BUFFERED_PIECES: Final = 100_000
-_CAUSES: Final = 8
 # Our own URL with each method, and a few that redirects led to; others are made anew each time.
 _BARE_REQUESTS: Final = 8
 _KEEPS_METHOD: Final = frozenset({307, 308})
-# They describe the body as it was sent, and the rebuilt response has another.
-_BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+OnBreak: TypeAlias = Callable[[Part, RequestFailedError], Awaitable[None]]
 
 
 @final
@@ -77,9 +78,14 @@ class HttpRequester:
         self._last_traffic = anyio.current_time()
 
     @property
+    def auth(self) -> object:
+        """What every request is signed with; None where that is left to the client."""
+        return self._options.get("auth")
+
+    @property
     def last_traffic(self) -> float:
         """When the server was last heard of. While a person signs in it has nothing to say."""
-        if getattr(self._options.get("auth"), "waiting", False):
+        if getattr(self.auth, "waiting", False):
             self._last_traffic = anyio.current_time()
         return self._last_traffic
 
@@ -91,17 +97,21 @@ class HttpRequester:
         content: bytes | None = None,
         *,
         url: str | None = None,
-        on_break: Callable[[Part, RequestFailedError], Awaitable[None]] | None = None,
+        on_break: OnBreak | None = None,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
 
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
-        redirect that is not followed; any other status is the caller's to judge. `on_break` is told of
-        it, and of a body that breaks off, as soon as it is known: before the client has cleaned up, which
-        takes longest when a thousand connections break at once. Not with a client of the user's.
+        redirect that is not followed; any other status is the caller's to judge.
+
+        `on_break` is told of a connection that breaks while the head or the body is waited for, ahead of
+        what is raised: the client cleans up first, which takes longest when a thousand break at once. It
+        is never called with a client of the user's.
         """
-        response = await self._send(method, url or self._url, headers, content, on_break)
+        response = await self._send(
+            method, url or self._url, headers, content, on_break if self._own else None
+        )
         try:
             yield response
         finally:
@@ -184,8 +194,8 @@ class HttpRequester:
 
     def _failed(self, error: Exception) -> RequestFailedError:
         return RequestFailedError(
-            f"the exchange with {self.describe} failed: {type(error).__name__}: {_reason(error)}",
-            reason="transport",
+            f"the exchange with {self.describe} failed: {type(error).__name__}: {reason_of(error)}",
+            reason=fault_reason(error),
             cause=error,
         )
 
@@ -207,26 +217,29 @@ class HttpRequester:
                 self._bare[method, url] = bare
         return bare
 
+    def _told(
+        self, on_break: OnBreak, method: str, url: str
+    ) -> Callable[[Part, httpx2.TransportError], Awaitable[None]]:
+        async def told(part: Part, error: httpx2.TransportError) -> None:
+            error.request = self._bare_request(httpx2.Request, method, url)
+            await on_break(part, self._failed(error))
+
+        return told
+
     async def _send(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        on_break: Callable[[Part, RequestFailedError], Awaitable[None]] | None,
+        on_break: OnBreak | None,
     ) -> httpx2.Response:
-        async def broke(part: Part, error: httpx2.TransportError) -> None:
-            if on_break is not None:
-                error.request = self._bare_request(httpx2.Request, method, target)
-                await on_break(part, self._failed(error))
-
         # The user's come first: what the protocol says in a header is not theirs to change.
         merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
         target = url
         for _ in range(self.policy.max_redirects + 1):
-            trace = RequestTrace(
-                secure=target.startswith("https:"), on_break=broke if self._own and on_break else None
-            )
+            told = None if on_break is None else self._told(on_break, method, target)
+            trace = RequestTrace(secure=target.startswith("https:"), on_break=told)
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
@@ -319,34 +332,3 @@ async def _unwind(raw: AsyncGenerator[bytes]) -> None:
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme)
-
-
-def _reason(error: BaseException) -> str:
-    """What `error` says, or the nearest of its causes that says anything: httpx's are often mute."""
-    cause: BaseException | None = error
-    for _ in range(_CAUSES):
-        if cause is None:
-            break
-        if text := str(cause):
-            return redact(text)[:500]
-        cause = cause.__cause__ or cause.__context__
-    return "no reason given"
-
-
-def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:
-    """What `raise_for_status` raises: for a complete response, and for a request without secrets.
-
-    The request's headers, query and user info hold the user's credentials, and this exception is
-    what ends up in logs and pickles. Raises `ValueError` for a status that is no error.
-    """
-    request = type(response.request)(response.request.method, visible(str(response.request.url)))
-    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _BODY_HEADERS]
-    phrase = {key: value for key, value in response.extensions.items() if key == "reason_phrase"}
-    complete = type(response)(
-        response.status_code, headers=headers, content=body, request=request, extensions=phrase
-    )
-    try:
-        complete.raise_for_status()
-    except Exception as error:
-        return error.with_traceback(None)
-    raise ValueError(f"status {response.status_code} is no error")

@@ -14,11 +14,11 @@ import httpx2
 from mcp.types import JSONRPCError, JSONRPCResponse
 
 from anyio_mcp.errors import RequestFailedError, SessionLostError
-from anyio_mcp.transports._exchange import Wire, carries_data, refusal
 from anyio_mcp.transports._headers import EVENT_STREAM, media_type
 from anyio_mcp.transports._messages import read_event
-from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
+from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._url import redact
+from anyio_mcp.transports._wire import Wire, refusal
 from anyio_mcp.transports.base import Violation
 
 logger = logging.getLogger(__name__)

@@ -91,7 +91,7 @@ class PipeConnection(Connection):
         lost = self._ended or self._suspicion
         if lost is not None:
             # A request needs no answer of its own any more: the loss of the connection is on its way.
-            _deliver_receipt(outgoing, _fresh(lost))
+            _deliver_receipt(outgoing, fresh(lost))
             await anyio.lowlevel.cancel_shielded_checkpoint()
             return
         failure: Exception | None
@@ -152,7 +152,7 @@ class PipeConnection(Connection):
         finally:
             self._writing = None
         # Nothing but the end of the connection cancels the scope.
-        return None if self._ended is None else _fresh(self._ended)
+        return None if self._ended is None else fresh(self._ended)
 
     async def _receive(self) -> bytes | None:
         """The next bytes; None at the end of the stream, or of the patience with a lost server."""
@@ -223,8 +223,3 @@ class PipeConnection(Connection):
 def _deliver_receipt(outgoing: Outgoing, failure: Exception | None) -> None:
     if outgoing.receipt is not None:
         outgoing.receipt(failure)
-
-
-def _fresh(error: SessionLostError) -> SessionLostError:
-    clone = fresh(error)
-    return clone if isinstance(clone, SessionLostError) else error

@@ -167,3 +167,8 @@ class SseParser:
             return None
         del data[-1:]  # the newline behind the last line of data
         return SseEvent(event=name or "message", data=data)
+
+
+def carries_data(event: SseEvent | SseOverflow) -> bool:
+    """Whether a stream that brought this event got further by it. The same id again is no progress."""
+    return isinstance(event, SseOverflow) or bool(event.data)

@@ -15,8 +15,6 @@ import httpx2
 Part: TypeAlias = Literal["head", "body"]
 """What of a response was being waited for."""
 
-OnBreak: TypeAlias = Callable[[Part, httpx2.TransportError], Awaitable[None]]
-
 _BREAKS: Final[Mapping[str, Part]] = {
     "http11.receive_response_headers.failed": "head",
     "http11.receive_response_body.failed": "body",
@@ -29,7 +27,9 @@ class RequestTrace:
 
     __slots__ = ("_on_break", "_secure", "_stream")
 
-    def __init__(self, *, secure: bool, on_break: OnBreak | None) -> None:
+    def __init__(
+        self, *, secure: bool, on_break: Callable[[Part, httpx2.TransportError], Awaitable[None]] | None
+    ) -> None:
         self._secure = secure
         self._on_break = on_break
         self._stream: Any | None = None

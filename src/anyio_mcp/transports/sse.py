@@ -8,17 +8,16 @@ than the modern one. Must not know of session ids or resumption, which this tran
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final, Literal, final
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, final
 from urllib.parse import urljoin, urlsplit
 
 import anyio
 import httpx2
 from anyio import lowlevel
-from anyio.abc import ObjectReceiveStream, TaskGroup
+from anyio.abc import TaskGroup
 from mcp.types import (
     METHOD_NOT_FOUND,
     ErrorData,
@@ -28,34 +27,25 @@ from mcp.types import (
     RequestId,
 )
 
-from anyio_mcp.config import Limits, Timeouts
-from anyio_mcp.errors import RequestFailedError, SessionLostError, fresh
-from anyio_mcp.transports._authentication import Auth, authentication, check_auth
-from anyio_mcp.transports._exchange import DeliveryExchange, Wire, encode, refusal
-from anyio_mcp.transports._headers import EVENT_STREAM, SessionHeaders, Stamp, media_type
-from anyio_mcp.transports._headstart import HeadStart
+from anyio_mcp.config import Limits
+from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._delivery import DeliveryExchange
+from anyio_mcp.transports._headers import EVENT_STREAM, SessionHeaders, media_type
 from anyio_mcp.transports._httpclient import HttpRequester
-from anyio_mcp.transports._httpsettings import (
-    AsyncHttpClient,
-    check_headers,
-    check_url,
-    default_client,
-    request_timeout,
-)
-from anyio_mcp.transports._inbox import Inbox
+from anyio_mcp.transports._httpsettings import check_url
 from anyio_mcp.transports._lines import Oversized, answered_request
 from anyio_mcp.transports._messages import read_event
-from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports._post import RequestPost
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
 from anyio_mcp.transports._url import DEFAULT_PORTS, visible
+from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
+from anyio_mcp.transports._wire import Wire
 from anyio_mcp.transports.base import (
     INBOX_SIZE,
-    Connection,
     ConnectionLost,
     Incoming,
     Outgoing,
     RequestFault,
-    Transport,
     Violation,
 )
 
@@ -65,7 +55,7 @@ LONGEST_ENDPOINT: Final = 8192
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SSETransport(Transport):
+class SSETransport(UrlTransport):
     """A server at a URL, reached by HTTP+SSE, which Streamable HTTP has replaced.
 
     * `headers` go with every request; those the protocol itself defines cannot be replaced.
@@ -74,128 +64,36 @@ class SSETransport(Transport):
       with. It is never closed, its timeouts for reading and for its pool are not used (deadlines are
       the session's), and redirects are followed within the origin whatever it says.
 
+    A connection is one stream of events and one pool of sockets. Entering it waits for the stream and for
+    the address it names. Leaving it closes the stream, which is all a server can be told.
+
     Raises `TypeError` and `ValueError` for arguments that could never work.
     """
 
-    url: str
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
-    auth: Auth | None = field(default=None, kw_only=True)
-    http_client: AsyncHttpClient | None = field(default=None, kw_only=True)
-    _policy: HttpPolicy = field(default_factory=HttpPolicy, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_url(self.url)
-        object.__setattr__(self, "headers", MappingProxyType(check_headers(self.headers)))
-        check_auth(self.auth, self.http_client)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.describe!r})"
-
-    @property
-    def kind(self) -> Literal["tcp"]:
-        return "tcp"
-
-    @property
-    def describe(self) -> str:
-        return visible(self.url)
-
-    def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
-        """A connection of its own: one stream of events, one pool of sockets.
-
-        Entering waits for the stream and for the address it names. Leaving closes the stream, which
-        is all a server can be told, and does not wait for it.
-        """
-        return self._connect(timeouts, limits)
-
-    @asynccontextmanager
-    async def _connect(self, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
-        client: Any = self.http_client or default_client(self.url, timeouts)
-        auth = authentication(self.auth, client, self.url)
-
-        def requester(url: str) -> HttpRequester:
-            return HttpRequester(
-                client,
-                url,
-                headers=self.headers or {},
-                auth=auth,
-                timeout=request_timeout(client),
-                policy=self._policy,
-            )
-
-        failure: Exception | None = None
-        # Sockets are closed by a child task, not in a `finally` here: asyncio's native cancellation, once
-        # or repeatedly, reaches only the task that is leaving, and its task groups wait all the same.
-        async with anyio.create_task_group() as farewell:
-            tasks = anyio.create_task_group()
-            connection = SseConnection(tasks, self.url, requester, limits)
-            try:
-                async with tasks:
-                    try:
-                        await connection.open()
-                        yield connection
-                    except Exception as error:
-                        # Not through the task groups, which would wrap it.
-                        failure = error
-                    finally:
-                        connection.close()
-                        tasks.cancel_scope.cancel()
-            finally:
-                farewell.start_soon(self._leave, connection, client, name="anyio_mcp sse farewell")
-        if failure is not None:
-            raise failure
-
-    async def _leave(self, connection: SseConnection, client: Any) -> None:
-        connection.release()
-        if self.http_client is None:
-            # Shielded: sockets would be left behind. Closing them does not wait for the peer.
-            with anyio.move_on_after(self._policy.release_seconds, shield=True):
-                await client.aclose()
+    def _connection(
+        self, tasks: TaskGroup, requester: Callable[[str], HttpRequester], limits: Limits
+    ) -> SseConnection:
+        return SseConnection(tasks, self.url, requester, limits)
 
 
 @final
-class SseConnection(Connection):
-    """One stream, and the POSTs in flight beside it. Everything that decides is synchronous."""
-
-    __slots__ = (
-        "_begun",
-        "_deliveries",
-        "_ended",
-        "_headers",
-        "_inbox",
-        "_limit",
-        "_opened",
-        "_refused",
-        "_requester",
-        "_requests",
-        "_source",
-        "_tasks",
-        "_url",
-        "_wire",
-    )
+class SseConnection(UrlConnection[RequestPost]):
+    """One stream, and the POSTs in flight beside it."""
 
     def __init__(
         self, tasks: TaskGroup, url: str, requester: Callable[[str], HttpRequester], limits: Limits
     ) -> None:
-        self._tasks = tasks
+        super().__init__(tasks)
         self._url = url
         self._requester = requester
         self._source = requester(url)
         self._limit = limits.max_message_bytes
-        self._inbox = Inbox()
         self._headers = SessionHeaders()
-        # As many as the session has calls in flight, and messages without a receipt yet.
-        self._requests: dict[RequestId, RequestPost] = {}
-        self._deliveries: set[DeliveryExchange] = set()
         self._begun = False
         self._opened = anyio.Event()
         self._refused: Exception | None = None
         self._wire: Wire | None = None
         """How messages are POSTed, once the server has said where."""
-        self._ended: SessionLostError | None = None
-
-    @property
-    def incoming(self) -> ObjectReceiveStream[Incoming]:
-        return self._inbox.stream
 
     @property
     def last_traffic(self) -> float:
@@ -216,17 +114,12 @@ class SseConnection(Connection):
         """
         await lowlevel.checkpoint()
         wire, message = self._wire, outgoing.message
-        if self._ended is not None or wire is None:
-            # A request needs no answer of its own any more: the loss of the connection is on its way.
-            if outgoing.receipt is not None:
-                outgoing.receipt(_fresh(self._ended or _closed()))
+        if self._turned_away(outgoing) or wire is None:
             return
         first, self._begun = not self._begun, True
         stamp = self._headers.stamp(outgoing)
         if not isinstance(message, JSONRPCRequest):
-            delivery = DeliveryExchange(wire, outgoing, stamp)
-            self._deliveries.add(delivery)
-            self._tasks.start_soon(self._deliver, delivery, name="anyio_mcp sse delivery")
+            self._start_delivery(DeliveryExchange(wire, outgoing, stamp))
             return
         if first and message.method == "server/discover":
             # The probe for the modern era. Servers of this transport are older than the question: some
@@ -247,12 +140,8 @@ class SseConnection(Connection):
             post.scope.cancel()
         return False
 
-    def close(self) -> None:
-        """Settle and abort everything. Does not wait."""
-        self._end(_closed())
-
-    def release(self) -> None:
-        self._inbox.close()
+    async def farewell(self) -> None:
+        """Nothing: that the stream is closed is all that a server of this transport is told."""
 
     async def _listen(self) -> None:
         """Read the stream to its end, which is the end of the session, and say so behind all it carried."""
@@ -341,7 +230,6 @@ class SseConnection(Connection):
             session=self._headers,
             inbox=self._inbox,
             max_message_bytes=self._limit,
-            head_start=HeadStart(self._tasks, self._source.policy.head_start),
             lose=self._end,
         )
 
@@ -357,76 +245,5 @@ class SseConnection(Connection):
             del self._requests[post.request.id]
         return mine
 
-    async def _deliver(self, delivery: DeliveryExchange) -> None:
-        try:
-            await delivery.run()
-        finally:
-            # A cancellation from outside reaches this task before it reaches whoever closes the connection.
-            delivery.settle(_closed())
-            self._deliveries.discard(delivery)
-
-    def _end(self, error: SessionLostError) -> None:
-        # The first reason stays: a stream that ended is not "closed" when it is left.
-        if self._ended is None:
-            self._ended = error
-        self._inbox.end()
-        for delivery in tuple(self._deliveries):
-            delivery.settle(_fresh(error))
-            delivery.scope.cancel()
-        for post in self._requests.values():
-            post.scope.cancel()
-        self._requests.clear()
-
     def _violation(self, what: str) -> RequestFailedError:
         return RequestFailedError(f"{self._source.describe} {what}", reason="violation")
-
-
-@final
-class RequestPost:
-    """The POST of one request, whose answer comes elsewhere: all it can say is that it failed."""
-
-    __slots__ = ("_claim", "_stamp", "_wire", "request", "scope")
-
-    def __init__(
-        self, wire: Wire, request: JSONRPCRequest, stamp: Stamp, claim: Callable[[RequestPost], bool]
-    ) -> None:
-        self.request = request
-        self.scope = anyio.CancelScope()
-        self._wire = wire
-        self._stamp = stamp
-        self._claim = claim
-
-    async def run(self) -> None:
-        """Ends when the POST was acknowledged or has failed, or when `scope` is cancelled."""
-        with self.scope:
-            try:
-                fault = await self._post()
-            except RequestFailedError as error:
-                fault = error
-            try:
-                if fault is not None and self._claim(self):
-                    await self._wire.inbox.put(RequestFault(self.request.id, fault))
-            finally:
-                # It was raised through this frame: they would keep each other.
-                del fault
-
-    def give_up_soon(self) -> None:
-        """The answer is there. An acknowledgement on its way lets the connection be used again."""
-        self.scope.deadline = anyio.current_time() + self._wire.http.policy.drain_seconds
-
-    async def _post(self) -> Exception | None:
-        http = self._wire.http
-        async with http.open("POST", self._stamp.headers, encode(self.request)) as response:
-            if not response.is_success:
-                return await refusal(self._wire, response, self._stamp, self.request.id)
-            await http.discard(response)
-        return None
-
-
-def _closed() -> SessionLostError:
-    return SessionLostError("the connection is closed", reason="closed")
-
-
-def _fresh(error: SessionLostError) -> SessionLostError:
-    clone = fresh(error)
-    return clone if isinstance(clone, SessionLostError) else error

@@ -212,7 +212,7 @@ async def _ask_result(session: TypedSession, record: TaskRecord) -> bool:
         # refusal after the end tells.
         return (await ask_status(session, record)).is_final
     except RequestFailedError as error:
-        if error.reason != "transport":
+        if error.reason not in ("transport", "sign_in"):
             raise
         return False  # the long wait broke; the task did not
     return True

@@ -1,0 +1,59 @@
+"""The POST of one request in HTTP+SSE, whose answer comes elsewhere: all it can say is that it failed.
+
+Must not know of the stream that carries the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import anyio
+from mcp.types import JSONRPCRequest
+
+from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._headers import Stamp
+from anyio_mcp.transports._wire import Wire, encode, refusal
+from anyio_mcp.transports.base import RequestFault
+
+
+@final
+class RequestPost:
+    """Runs as a task of its connection. `claim` says whether its fault is still news to anybody."""
+
+    __slots__ = ("_claim", "_stamp", "_wire", "request", "scope")
+
+    def __init__(
+        self, wire: Wire, request: JSONRPCRequest, stamp: Stamp, claim: Callable[[RequestPost], bool]
+    ) -> None:
+        self.request = request
+        self.scope = anyio.CancelScope()
+        self._wire = wire
+        self._stamp = stamp
+        self._claim = claim
+
+    async def run(self) -> None:
+        """Ends when the POST was acknowledged or has failed, or when `scope` is cancelled."""
+        with self.scope:
+            try:
+                fault = await self._post()
+            except RequestFailedError as error:
+                fault = error
+            try:
+                if fault is not None and self._claim(self):
+                    await self._wire.inbox.put(RequestFault(self.request.id, fault))
+            finally:
+                # It was raised through this frame: they would keep each other.
+                del fault
+
+    def give_up_soon(self) -> None:
+        """The answer is there. An acknowledgement on its way lets the connection be used again."""
+        self.scope.deadline = anyio.current_time() + self._wire.http.policy.drain_seconds
+
+    async def _post(self) -> Exception | None:
+        http = self._wire.http
+        async with http.open("POST", self._stamp.headers, encode(self.request)) as response:
+            if not response.is_success:
+                return await refusal(self._wire, response, self._stamp, self.request.id)
+            await http.discard(response)
+        return None

@@ -1,0 +1,199 @@
+"""What the transports to a URL share: their settings, and the life of a connection from its first task to
+its last socket. Must not know what is said in it, nor which of the two protocols says it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import anyio
+from anyio.abc import ObjectReceiveStream, TaskGroup
+from mcp.types import RequestId
+
+from anyio_mcp.config import Limits, Timeouts
+from anyio_mcp.errors import SessionLostError, fresh
+from anyio_mcp.transports._authentication import Auth, authentication, check_auth
+from anyio_mcp.transports._delivery import DeliveryExchange
+from anyio_mcp.transports._httpclient import HttpRequester
+from anyio_mcp.transports._httpsettings import (
+    AsyncHttpClient,
+    check_headers,
+    check_url,
+    default_client,
+    request_timeout,
+)
+from anyio_mcp.transports._inbox import Inbox
+from anyio_mcp.transports._policy import HttpPolicy
+from anyio_mcp.transports._url import visible
+from anyio_mcp.transports.base import Connection, Incoming, Outgoing, Transport
+
+
+class _Exchange(Protocol):
+    """What answers a request, or is to: it can be cancelled."""
+
+    @property
+    def scope(self) -> anyio.CancelScope: ...
+
+
+ExchangeT = TypeVar("ExchangeT", bound=_Exchange)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class UrlTransport(Transport):
+    """A server at a URL, and with what to reach it."""
+
+    url: str
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    auth: Auth | None = field(default=None, kw_only=True)
+    http_client: AsyncHttpClient | None = field(default=None, kw_only=True)
+    _policy: HttpPolicy = field(default_factory=HttpPolicy, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        object.__setattr__(self, "headers", MappingProxyType(check_headers(self.headers)))
+        check_auth(self.auth, self.http_client)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe!r})"
+
+    @property
+    def kind(self) -> Literal["tcp"]:
+        return "tcp"
+
+    @property
+    def describe(self) -> str:
+        return visible(self.url)
+
+    @abstractmethod
+    def _connection(
+        self, tasks: TaskGroup, requester: Callable[[str], HttpRequester], limits: Limits
+    ) -> UrlConnection[Any]:
+        """A connection whose tasks run in `tasks`, and that makes its requests by `requester(url)`."""
+
+    @asynccontextmanager
+    async def connect(self, *, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
+        """A connection of its own, with a pool of sockets of its own.
+
+        Leaving aborts what is in flight and waits at most `timeouts.close` for the server to hear of it.
+        """
+        client: Any = self.http_client or default_client(self.url, timeouts)
+        auth = authentication(self.auth, client, self.url)
+
+        def requester(url: str) -> HttpRequester:
+            return HttpRequester(
+                client,
+                url,
+                headers=self.headers or {},
+                auth=auth,
+                timeout=request_timeout(client),
+                policy=self._policy,
+                own=self.http_client is None,
+            )
+
+        failure: Exception | None = None
+        # The goodbye is a child task, not code in a `finally` here: asyncio's native cancellation, once
+        # or repeatedly, reaches only the task that is leaving, and its task groups wait all the same.
+        async with anyio.create_task_group() as farewell:
+            tasks = anyio.create_task_group()
+            connection = self._connection(tasks, requester, limits)
+            try:
+                async with tasks:
+                    try:
+                        await connection.open()
+                        yield connection
+                    except Exception as error:
+                        # Not through the task groups, which would wrap it.
+                        failure = error
+                    finally:
+                        connection.close()
+                        tasks.cancel_scope.cancel()
+            finally:
+                farewell.start_soon(self._leave, connection, client, timeouts, name="anyio_mcp http farewell")
+        if failure is not None:
+            raise failure
+
+    async def _leave(self, connection: UrlConnection[Any], client: Any, timeouts: Timeouts) -> None:
+        try:
+            # Shielded: a server that is not told keeps the session, and leaving is often a cancellation.
+            with anyio.move_on_after(timeouts.close_seconds, shield=True):
+                await connection.farewell()
+        finally:
+            connection.release()
+            if self.http_client is None:
+                # Shielded: sockets would be left behind. Closing them does not wait for the peer.
+                with anyio.move_on_after(self._policy.release_seconds, shield=True):
+                    await client.aclose()
+
+
+class UrlConnection(Connection, Generic[ExchangeT]):
+    """A registry of what is under way. Everything that decides is synchronous."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._inbox = Inbox()
+        # As many as the session has calls in flight, and messages without a receipt yet.
+        self._requests: dict[RequestId, ExchangeT] = {}
+        self._deliveries: set[DeliveryExchange] = set()
+        self._ended: SessionLostError | None = None
+
+    @property
+    def incoming(self) -> ObjectReceiveStream[Incoming]:
+        return self._inbox.stream
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Wait until messages can be sent. Raises why they cannot."""
+
+    @abstractmethod
+    async def farewell(self) -> None:
+        """Tell the server that the session is over, as far as there is a way to. The caller bounds it."""
+
+    def close(self) -> None:
+        """Settle and abort everything. Does not wait."""
+        self._end(closed())
+
+    def release(self) -> None:
+        """Nothing runs any more, and nothing will be read."""
+        self._inbox.close()
+
+    def _turned_away(self, outgoing: Outgoing) -> bool:
+        """Whether the connection has ended, and with it this message."""
+        if self._ended is None:
+            return False
+        # A request needs no answer of its own any more: the loss of the connection is on its way.
+        if outgoing.receipt is not None:
+            outgoing.receipt(fresh(self._ended))
+        return True
+
+    def _start_delivery(self, delivery: DeliveryExchange) -> None:
+        self._deliveries.add(delivery)
+        self._tasks.start_soon(self._deliver, delivery, name="anyio_mcp http delivery")
+
+    async def _deliver(self, delivery: DeliveryExchange) -> None:
+        try:
+            await delivery.run()
+        finally:
+            # A cancellation from outside reaches this task before it reaches whoever closes the connection.
+            delivery.settle(closed())
+            self._deliveries.discard(delivery)
+
+    def _end(self, error: SessionLostError) -> None:
+        # The first reason stays: a connection that was lost is not "closed" when it is left.
+        if self._ended is None:
+            self._ended = error
+        self._inbox.end()
+        for delivery in tuple(self._deliveries):
+            delivery.settle(fresh(error))
+            delivery.scope.cancel()
+        for request in self._requests.values():
+            request.scope.cancel()
+        self._requests.clear()
+
+
+def closed() -> SessionLostError:
+    return SessionLostError("the connection is closed", reason="closed")
