@@ -7,6 +7,7 @@ are written for the first. Must not know about JSON-RPC, sessions or streams of 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, cast, final
@@ -190,6 +191,10 @@ class HttpRequester:
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
         self._forget_secrets(error)
+        if self._own:
+            # They are over. Their locals hold the request, and from Python 3.12 on one of them the error
+            # itself, which would be left to the garbage collector with all that the exchange was made of.
+            traceback.clear_frames(error.__traceback__)
         return self._failed(error)
 
     def _failed(self, error: Exception) -> RequestFailedError:
