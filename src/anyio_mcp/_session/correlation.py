@@ -45,6 +45,14 @@ class PendingCall:
     result: dict[str, Any] | None = None
     error: Exception | None = None
 
+    def take_error(self) -> Exception:
+        """The error, which is the caller's from now on: a call, known to the frames that an error is raised
+        through, would keep it, and it those frames."""
+        error, self.error = self.error, None
+        if error is None:
+            raise RuntimeError("the call has not failed, or its error was taken")
+        return error
+
 
 @final
 @dataclass(slots=True, eq=False)

@@ -204,13 +204,8 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             self._failure.detach(scope)
             if self._calls.leave(call):
                 self._forsake(call, opts)
-        error, call.error = call.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # A frame and the error raised through it would keep each other.
-                del error
+        if call.error is not None:
+            raise call.take_error()
         if call.result is not None:
             return call.result
         self._failure.check()

@@ -43,15 +43,12 @@ class DeliveryExchange:
             try:
                 fault = await self._deliver()
             except RequestFailedError as error:
-                fault = error
-            try:
+                self.settle(error)  # named nowhere else, as in `_exchange.py`
+            else:
                 if isinstance(fault, SessionLostError):
                     self._wire.lose(fault)
                 if fault is not None:
                     self.settle(fault)
-            finally:
-                # It was raised through this frame: they would keep each other.
-                del fault
         if self.scope.cancelled_caught:
             self.settle(
                 RequestFailedError(

@@ -73,20 +73,21 @@ class RequestExchange:
     async def run(self) -> None:
         """Ends when the request is settled and its connection is free, or when `scope` is cancelled."""
         with self.scope:
+            # What is raised through this frame is named in the `except` alone: kept beyond it, the error
+            # and the frame would hold each other until the garbage collector finds the two.
             try:
                 fault = await self._converse()
             except RequestFailedError as error:
-                fault = error
-            try:
-                if isinstance(fault, SessionLostError):
-                    self._wire.lose(fault)
+                await self._fail(error)
+            else:
                 if fault is not None:
-                    await self._settle(RequestFault(self.request.id, fault))
-            finally:
-                # It was raised through this frame, which would keep it, and it this frame, until the
-                # garbage collector finds the two.
-                del fault
+                    await self._fail(fault)
         self._done(self)
+
+    async def _fail(self, fault: Exception) -> None:
+        if isinstance(fault, SessionLostError):
+            self._wire.lose(fault)
+        await self._settle(RequestFault(self.request.id, fault))
 
     async def _converse(self) -> Exception | None:
         """The request's fault, unless it was settled by an answer."""

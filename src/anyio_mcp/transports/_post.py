@@ -38,13 +38,14 @@ class RequestPost:
             try:
                 fault = await self._post()
             except RequestFailedError as error:
-                fault = error
-            try:
-                if fault is not None and self._claim(self):
-                    await self._wire.inbox.put(RequestFault(self.request.id, fault))
-            finally:
-                # It was raised through this frame: they would keep each other.
-                del fault
+                await self._fail(error)  # named nowhere else, as in `_exchange.py`
+            else:
+                if fault is not None:
+                    await self._fail(fault)
+
+    async def _fail(self, fault: Exception) -> None:
+        if self._claim(self):
+            await self._wire.inbox.put(RequestFault(self.request.id, fault))
 
     def give_up_soon(self) -> None:
         """The answer is there. An acknowledgement on its way lets the connection be used again."""
