@@ -30,6 +30,7 @@ from anyio_mcp.errors import (
     MCPClientError,
     NotConnectedError,
     RequestFailedError,
+    ServerError,
     SessionLostError,
     ToolError,
 )
@@ -90,6 +91,7 @@ __all__ = (
     "NotConnectedError",
     "RequestFailedError",
     "ResultSchemaError",
+    "ServerError",
     "SessionLostError",
     "TaskError",
     "ToolError",

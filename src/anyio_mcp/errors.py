@@ -1,8 +1,9 @@
 """Every exception this library raises of its own, and how one failure becomes one exception per waiter.
 
 Knows nothing of sessions, transports or tasks: an error here is data (attributes, not only text) and
-survives pickling. Two exceptions of others pass through the library unchanged and are therefore not
-here: `mcp.MCPError`, the server's JSON-RPC error, and `httpx2.HTTPStatusError`, an HTTP status.
+survives pickling. The text of an error is one line without anything that acts on a terminal; attributes keep
+what was sent. One exception of others passes through the library and is therefore not here:
+`httpx2.HTTPStatusError`, an HTTP status.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import pickle
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from mcp import MCPError
+
+from anyio_mcp._text import printable
 
 if TYPE_CHECKING:
     from anyio_mcp.results import CallToolResult
@@ -27,13 +30,14 @@ class MCPClientError(Exception):
     """Base of every error this library raises of its own.
 
     `cause` is the exception underneath, if there was one; it is also the `__cause__` of the
-    exception when it is raised.
+    exception when it is raised. `str()` is one line: what a peer said is in it with control and
+    bidirectional characters and line feeds escaped, and cut to 10,000 characters.
     """
 
     cause: BaseException | None
 
     def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.cause = cause
         self.__cause__ = cause
 
@@ -43,6 +47,25 @@ class MCPClientError(Exception):
         state = dict(self.__dict__)
         state["cause"] = _picklable(self.cause)
         return _restore, (type(self), self.args, state)
+
+
+class ServerError(MCPClientError, MCPError):
+    """A JSON-RPC error ended this request: the server's, or that of a handler of this side which the server
+    waited for in a round of input.
+
+    `code`, `message`, `data` and `error` are what it sent, verbatim; `str()` is its message, filtered as the
+    text of every error. `cause` is the HTTP status that the error came with, if it came with one.
+    """
+
+    def __init__(
+        self, code: int, message: str, data: Any = None, *, cause: BaseException | None = None
+    ) -> None:
+        MCPError.__init__(self, code, message, data)
+        self.cause = cause
+        self.__cause__ = cause
+
+    def __str__(self) -> str:
+        return printable(self.message)
 
 
 class NotConnectedError(MCPClientError, RuntimeError):
@@ -152,8 +175,6 @@ def fresh(error: ErrorT) -> ErrorT:
     """
     if isinstance(error, MCPClientError):
         clone: BaseException = _restore(type(error), error.args, error.__dict__)
-    elif isinstance(error, MCPError):
-        clone = MCPError(error.code, error.message, error.data)
     else:
         # Not copy.copy: rebuilding through __init__ fails for exceptions with keyword-only
         # arguments, such as httpx2.HTTPStatusError.

@@ -8,7 +8,6 @@ server is reached (`transports/infer.py` does).
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeAlias, cast, final
 
 from anyio_mcp._config_text import Variables, read_json_file
+from anyio_mcp._text import get_logger
 from anyio_mcp.transports._authentication import Auth
 from anyio_mcp.transports._url import visible
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_NAME: Final = 128
 """Characters in the name of a server: it becomes part of tool names, task names and log lines."""

@@ -19,6 +19,7 @@ from anyio_mcp.errors import (
     MCPClientError,
     NotConnectedError,
     RequestFailedError,
+    ServerError,
     SessionLostError,
     ToolError,
     fresh,
@@ -42,6 +43,8 @@ ERRORS: list[MCPClientError] = [
     RequestFailedError("cut off", reason="transport", cause=CAUSE),
     RequestFailedError("nonsense", reason="violation"),
     ToolError("no", result=RESULT),
+    ServerError(-32000, "no", {"why": "because"}),
+    ServerError(-32602, "bad", cause=CAUSE),
     ResultSchemaError("misfit", result=RESULT, cause=CAUSE),
 ]
 EACH = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -71,10 +74,10 @@ def test_every_error_of_this_library_is_an_mcp_client_error() -> None:
         for value in vars(anyio_mcp.errors).values()
         if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == "anyio_mcp.errors"
     ]
-    assert len(own) == 7
+    assert len(own) == 8
     assert all(issubclass(error, MCPClientError) for error in own)
     assert issubclass(ResultSchemaError, MCPClientError)
-    assert not issubclass(MCPError, MCPClientError), "the server's error passes through as it is"
+    assert issubclass(ServerError, MCPError), "who catches the SDK's error catches the server's"
 
 
 @pytest.mark.parametrize("kind", [NotConnectedError, ConnectError, SessionLostError])
@@ -93,7 +96,7 @@ def test_what_concerns_one_request_is_no_runtime_error(kind: type[Exception]) ->
 
 @EACH
 def test_the_message_is_the_text_and_the_cause_is_the_cause(error: MCPClientError) -> None:
-    assert str(error) == error.args[0]
+    assert str(error) == (error.message if isinstance(error, ServerError) else error.args[0])
     assert error.__cause__ is error.cause
 
 

@@ -664,7 +664,7 @@ async def test_a_servers_log_text_is_bounded_and_cannot_drive_the_terminal(
     assert time.monotonic() - started < 5
     assert len(texts[0]) == len(texts[1]) == len("server: ") + 10_000 + len("...")
     assert texts[2].startswith('server: {"a": "<object')
-    assert texts[3] == "server: \\x1b[2J\\x9bm\\x0d\nnext\t"
+    assert texts[3] == "server: \\x1b[2J\\x9bm\\x0d\\x0anext\t"
 
 
 async def test_a_log_message_nobody_reads_is_not_formatted(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,6 @@ does not know who holds the session or whether there will be another one.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -31,6 +30,7 @@ from anyio_mcp._session.watchdog import (
     deadline_exceeded,
     watch_for_silence,
 )
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import Heartbeat, Limits, Timeouts
 from anyio_mcp.errors import (
     ConnectError,
@@ -42,7 +42,7 @@ from anyio_mcp.errors import (
 from anyio_mcp.telemetry import record_session, server_attributes
 from anyio_mcp.transports.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LAST_WORDS_SECONDS: Final = 1.0
 """The longest a connect that failed over a pipe waits to hear what became of the process behind it. The

@@ -7,7 +7,6 @@ by the caller who needs it, and shared by all who need it meanwhile.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, final
 
@@ -16,9 +15,10 @@ from mcp import MCPError
 from mcp.types import ListToolsResult, PaginatedRequestParams, PaginatedResult, Tool
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_PAGES: Final = 250
 """Pages one listing may have."""

@@ -8,7 +8,6 @@ protected as well. It knows JSON-RPC, not MCP, apart from the two notifications 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -46,12 +45,13 @@ from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.inbound import Inbound, InboundCounters, NotificationQueue
 from anyio_mcp._session.receiver import Receiver, Violations
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import Timeouts
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.telemetry import inject_trace_context
 from anyio_mcp.transports.base import Connection, Outgoing
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LISTEN: Final = "subscriptions/listen"
 

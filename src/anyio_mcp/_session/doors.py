@@ -7,7 +7,6 @@ task group is bound to the task that opened it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from types import TracebackType
 from typing import final
@@ -17,9 +16,10 @@ import anyio.abc
 
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import Lease
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import NotConnectedError, SessionLostError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @final

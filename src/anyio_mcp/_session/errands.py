@@ -6,15 +6,15 @@ Each errand is a task of the session and ends with it. It does not know what an 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 import anyio.abc
 
 from anyio_mcp._session.watchdog import current_deadline
+from anyio_mcp._text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_ERRANDS: Final = 100
 """Errands under way at once. One more is not begun, and counted: a server that never answers, or a

@@ -7,7 +7,6 @@ what exceeds the bound is refused or dropped, and counted. It does not know what
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
@@ -37,10 +36,12 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from anyio_mcp._text import get_logger
+
 if TYPE_CHECKING:
     from anyio_mcp._session.dispatcher import SessionDispatcher
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_REQUESTS: Final = 100
 """Requests of the server handled at once. One more is refused with an error, so that a server cannot

@@ -5,7 +5,6 @@ Nothing in it waits for anybody: a slow caller or handler must not delay what co
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,16 +13,16 @@ from typing import Any, Final, cast, final
 import anyio
 from anyio.abc import ObjectReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream
-from mcp import MCPError
 from mcp.shared.dispatcher import OnNotifyIntercept, as_request_id, run_notify_intercept
 from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
-from anyio_mcp.errors import SessionLostError
+from anyio_mcp._text import get_logger
+from anyio_mcp.errors import ServerError, SessionLostError
 from anyio_mcp.transports.base import ConnectionLost, Incoming, RequestFault, Violation
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 KEPT_VIOLATIONS: Final = 5
 """How many of the peer's violations are kept for an error message; the rest are only counted."""
@@ -100,7 +99,7 @@ class Receiver:
             case JSONRPCError(id=None):
                 self._violations.add(f"an error for no request: {item.error.message[:200]}")
             case JSONRPCError():
-                self._calls.reject(cast("str | int", item.id), MCPError.from_error_data(item.error))
+                self._calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
             case RequestFault():
                 self._calls.reject(item.request_id, item.error)
 

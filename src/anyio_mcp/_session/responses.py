@@ -7,7 +7,6 @@ noted at once, in the order of the wire, so that nothing older than it is served
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.watchdog import current_deadline
+from anyio_mcp._text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_TTL_SECONDS: Final = 24 * 60 * 60.0
 """What a server may at most ask for: a `ttlMs` of years is a mistake, or ill will."""

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import anyio
-from mcp import ClientSession, MCPError
+from mcp import ClientSession
 from mcp.client.session import ClientRequestContext
 from mcp.types import ErrorData, InputRequest, InputRequiredResult, InputResponse, InputResponses
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
-from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.errors import RequestFailedError, ServerError
 
 _PAUSE: Final = (0.05, 0.1, 0.25)
 """Seconds before trying again when a round asks for nothing but patience; the last one repeats."""
@@ -38,7 +38,7 @@ async def finish_rounds(
     """The final result, after as many rounds of input as the server wants, up to `max_rounds`: a server
     that never stops asking is no better than one that never answers.
 
-    Raises `MCPError` when a handler refuses, `RequestFailedError` (`violation`) past the last round, and
+    Raises `ServerError` when a handler refuses, `RequestFailedError` (`violation`) past the last round, and
     whatever the guard of a call raises.
     """
     current = first
@@ -78,7 +78,7 @@ async def answer_all(session: ClientSession, requests: dict[str, InputRequest]) 
             if not isinstance(response, ErrorData):
                 answers[key] = response
                 return
-            refusals.append(MCPError.from_error_data(response))
+            refusals.append(ServerError.from_error_data(response))
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:

@@ -6,7 +6,6 @@ request with the `state` of the authorization under way counts. Must not know of
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +17,9 @@ import anyio
 from anyio.abc import Listener, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-logger = logging.getLogger(__name__)
+from anyio_mcp._text import get_logger
+
+logger = get_logger(__name__)
 
 HOST: Final = "127.0.0.1"
 PATH: Final = "/callback"

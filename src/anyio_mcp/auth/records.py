@@ -6,7 +6,6 @@ that cannot be read, or a store that fails, means to start anew. Must not know h
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from typing import Final, final
@@ -15,9 +14,10 @@ from mcp.client.auth import TokenStorage
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
 from pydantic import BaseModel, ValidationError
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.auth.store import TokenStore
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EARLY_SECONDS: Final = 10.0
 EARLY_SHARE: Final = 0.1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import stat
 import sys
@@ -21,7 +20,9 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
-logger = logging.getLogger(__name__)
+from anyio_mcp._text import get_logger
+
+logger = get_logger(__name__)
 
 FORMAT: Final = "anyio-mcp tokens 1"
 MAX_FILE_BYTES: Final = 1024 * 1024

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from mcp import MCPError
 
+from anyio_mcp._text import printable
 from anyio_mcp.errors import (
     ConnectError,
     DeadlineExceededError,
@@ -27,8 +28,6 @@ NO_ANSWER: Final = 3
 _LONGEST_LINE: Final = 600
 """Characters of an error line. A server may put a whole page into its message."""
 
-_CONTROL: Final = dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
-
 
 class UsageError(Exception):
     """What was typed makes no sense; the message says what would."""
@@ -36,11 +35,6 @@ class UsageError(Exception):
 
 class UnexpectedOutcomeError(Exception):
     """The demo saw something else than it promises to show."""
-
-
-def printable(text: str) -> str:
-    """`text` without the control characters that would let a server steer the terminal."""
-    return text.translate(_CONTROL | {ord("\n"): "\n", ord("\t"): "\t"})
 
 
 def exit_code(error: Exception) -> int:
@@ -85,8 +79,7 @@ def one_line(error: Exception) -> str:
 
 def in_one_line(text: str) -> str:
     """`text` without line breaks, control characters and excessive length."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "..."
+    return printable(" ".join(text[: 2 * _LONGEST_LINE].split()), _LONGEST_LINE)
 
 
 def _first(error: Exception) -> Exception:

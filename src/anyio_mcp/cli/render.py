@@ -28,7 +28,7 @@ from mcp.types import (
 from pydantic import BaseModel
 from rich.text import Text
 
-from anyio_mcp.cli.outcome import printable
+from anyio_mcp._text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,9 @@ def offer_as_text(offer: Offer) -> Iterator[Text]:
 def result_as_text(result: CallToolResult) -> Iterator[str]:
     """The content of a tool's answer, one item after the other."""
     for block in result.content:
-        yield printable(_block(block))
+        text = _block(block)
+        # Not cut: it is what was asked for, and as long as a message may be at most.
+        yield printable(text, len(text), lines=True)
     if not result.content and result.structured_content is not None:
         yield as_json(result.structured_content)
 

@@ -6,7 +6,6 @@ failure of one server means for all; it does not know names, verbs or configurat
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeVar, final
 
@@ -15,10 +14,11 @@ import anyio.abc
 import anyio.lowlevel
 
 from anyio_mcp._session.lifecycle import Lease, Leases
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import NotConnectedError
 from anyio_mcp.group.member import Member
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _T = TypeVar("_T")
 

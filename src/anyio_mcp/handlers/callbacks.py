@@ -26,6 +26,7 @@ from mcp.client.session import (
 )
 from mcp.shared.dispatcher import ProgressFnT
 
+from anyio_mcp._text import get_logger, printable
 from anyio_mcp.handlers.elicitation import answer_form, answer_url, form_of
 from anyio_mcp.handlers.handler import Handler
 from anyio_mcp.handlers.roots import RootsList, to_roots
@@ -66,7 +67,7 @@ MessageHandlerFunction: TypeAlias = Callable[[IncomingMessage], Awaitable[None] 
 
 ProgressHandler: TypeAlias = Callable[[float, float | None, str | None], Awaitable[None] | None]
 
-_server_logger = logging.getLogger("anyio_mcp.server")
+_server_logger = get_logger("anyio_mcp.server")
 
 DEFAULT_MODEL: Final = "unknown"
 """`model` of a sampling answer that is only text: the protocol wants a name, the handler gave none."""
@@ -272,9 +273,7 @@ class _LogText:
 
     def __str__(self) -> str:
         text = self._data if isinstance(self._data, str) else _json(self._data)
-        cut = f"{text[:MAX_LOG_TEXT]}..." if len(text) > MAX_LOG_TEXT else text
-        # A server's text must not move the cursor or recolour the terminal the log is read on.
-        return cut.translate(_CONTROLS)
+        return printable(text, MAX_LOG_TEXT)
 
 
 def _json(data: object) -> str:
@@ -287,11 +286,6 @@ def _json(data: object) -> str:
         if length > MAX_LOG_TEXT:
             break
     return "".join(parts)
-
-
-_CONTROLS: Final = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
-}
 
 
 def _sampling_result(

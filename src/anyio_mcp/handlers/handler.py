@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, final
 
@@ -16,10 +15,12 @@ import anyio
 import anyio.to_thread
 from mcp import MCPError, types
 
+from anyio_mcp._text import get_logger
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_ERROR_TEXT: Final = 500
 """Characters of a handler's exception that the server is told."""

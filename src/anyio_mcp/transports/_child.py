@@ -5,7 +5,6 @@ Knows nothing of messages: whoever reads stdout and writes to stdin does that el
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections import deque
@@ -16,8 +15,10 @@ from typing import Any, Final, Self, cast, final
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
-logger = logging.getLogger(__name__)
-stderr_logger = logging.getLogger("anyio_mcp.stderr")
+from anyio_mcp._text import get_logger
+
+logger = get_logger(__name__)
+stderr_logger = get_logger("anyio_mcp.stderr")
 
 END_OF_PIPE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """What reading a pipe that has come to its end raises, depending on the backend and on how it ended."""

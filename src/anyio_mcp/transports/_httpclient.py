@@ -6,7 +6,6 @@ are written for the first. Must not know about JSON-RPC, sessions or streams of 
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, Final, TypeAlias, cast, final
 import anyio
 import httpx2
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
@@ -23,7 +23,7 @@ from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._trace import Part, RequestTrace
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # One read of 64 KiB holds some ten thousand chunks of a byte each.
 _BUFFERED_PIECES: Final = 100_000

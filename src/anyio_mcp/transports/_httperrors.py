@@ -7,6 +7,7 @@ from typing import Final
 import httpx2
 from mcp.client.auth import OAuthFlowError
 
+from anyio_mcp._text import printable
 from anyio_mcp.errors import FaultReason
 from anyio_mcp.transports._url import redact, visible
 
@@ -47,5 +48,7 @@ def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:
     try:
         complete.raise_for_status()
     except Exception as error:
+        # The status line and the Location that httpx quotes are the server's text.
+        error.args = (printable(str(error), lines=True),)
         return error.with_traceback(None)
     raise ValueError(f"status {response.status_code} is no error")

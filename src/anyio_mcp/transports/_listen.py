@@ -5,7 +5,6 @@ Nothing that happens here fails a call. Must not know about POSTs.
 
 from __future__ import annotations
 
-import logging
 from contextlib import aclosing
 from typing import final
 
@@ -13,6 +12,7 @@ import anyio
 import httpx2
 from mcp.types import JSONRPCError, JSONRPCResponse
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._headers import EVENT_STREAM, media_type
 from anyio_mcp.transports._messages import read_event
@@ -21,7 +21,7 @@ from anyio_mcp.transports._url import redact
 from anyio_mcp.transports._wire import Wire, refusal
 from anyio_mcp.transports.base import Violation
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @final

@@ -5,7 +5,6 @@ Must not know about connections or statuses.
 
 from __future__ import annotations
 
-from mcp import MCPError
 from mcp.types import (
     JSONRPCError,
     JSONRPCMessage,
@@ -16,6 +15,7 @@ from mcp.types import (
 )
 from pydantic_core import to_json
 
+from anyio_mcp.errors import ServerError
 from anyio_mcp.transports._sse import SseEvent, SseOverflow
 from anyio_mcp.transports.base import RequestFault, Violation, parse_message
 
@@ -60,5 +60,5 @@ def settles(
     if same_id(answer.id, request_id):
         return answer
     if isinstance(answer, JSONRPCError) and answer.id is None:
-        return RequestFault(request_id, MCPError.from_jsonrpc_error(answer))
+        return RequestFault(request_id, ServerError.from_jsonrpc_error(answer))
     return None

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import httpx2
-from mcp import MCPError
 from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
 
-from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
 from anyio_mcp.transports._headers import SessionHeaders, Stamp
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._inbox import Inbox
@@ -59,9 +58,8 @@ async def refusal(
         return error
     if not isinstance(message, JSONRPCError) or not (message.id is None or same_id(message.id, message_id)):
         return error
-    reason = MCPError.from_jsonrpc_error(message)
-    reason.__cause__ = error
-    return reason
+    said = message.error
+    return ServerError(said.code, said.message, said.data, cause=error)
 
 
 def encode(message: JSONRPCMessage) -> bytes:

@@ -6,7 +6,6 @@ must appear here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -16,6 +15,7 @@ from anyio import lowlevel
 from anyio.abc import TaskGroup
 from mcp.types import JSONRPCNotification, JSONRPCRequest, RequestId
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._authentication import sign_in
@@ -30,7 +30,7 @@ from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
 from anyio_mcp.transports._wire import Wire
 from anyio_mcp.transports.base import ConnectionLost, Outgoing, RequestFault
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @final

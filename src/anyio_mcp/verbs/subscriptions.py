@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -22,11 +21,12 @@ from mcp.types import SubscriptionFilter
 
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.watchdog import CallDeadline, guard
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import Restart, Timeouts
 from anyio_mcp.errors import SessionLostError
 from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @final

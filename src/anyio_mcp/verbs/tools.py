@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +23,7 @@ from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.tasks.wire import TaskSnapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import MCPClientError
 from anyio_mcp.handlers import ProgressHandler, progress_callback
 from anyio_mcp.results import CallToolResult, ResultSchemaError, adapter_for, tool_result
@@ -32,7 +32,7 @@ from anyio_mcp.verbs.base import DEFAULT, Timeout, page
 from anyio_mcp.verbs.calling import Presented, present, refuse, task_result, tool_call
 from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,6 @@ a task, nor who wants the result.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -30,12 +29,13 @@ from anyio_mcp._session.tasks.wire import (
     read_snapshot,
 )
 from anyio_mcp._session.watchdog import CallDeadline, call_deadline, guard
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError, fresh
 
 if TYPE_CHECKING:
     from anyio_mcp._session.typed import TypedSession
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CANCEL_PATIENCE: Final = 10.0
 """Seconds that telling the server of an unwanted task may take. Nobody waits for it."""

@@ -4,7 +4,6 @@ with the result it adds to `tools/call` and the notifications of both dialects.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, final
 
@@ -16,9 +15,10 @@ from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.tasks.dialects import EXTENSION, Dialect
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.tasks.starting import CreatedTask
+from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 STATUS_METHODS: Final = ("notifications/tasks/status", "notifications/tasks")
 """Before 2026-07-28, and since."""
