@@ -87,7 +87,10 @@ class _PrintableRecords(logging.Filter):
 
 def _shown(value: object) -> Any:
     """`value` as an argument of a record: numbers for `%d` as they are, anything else filtered."""
-    return value if value is None or isinstance(value, int | float) else _Shown(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    is_fine = type(value) is str and len(value) <= ERROR_CHARACTERS and value.isprintable()
+    return value if is_fine else _Shown(value)
 
 
 _TRACEBACKS: Final = logging.Formatter()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from mcp import MCPError
 
@@ -24,6 +24,9 @@ FaultReason = Literal["transport", "violation", "oversized", "redirect", "sign_i
 Phase = Literal["connect", "call", "close"]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+_CAUSES: Final = 8
+"""Causes of causes whose text is filtered: more than the layers of any HTTP client."""
 
 
 class MCPClientError(Exception):
@@ -40,6 +43,7 @@ class MCPClientError(Exception):
         super().__init__(printable(message))
         self.cause = cause
         self.__cause__ = cause
+        _clean(cause)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds an exception from its positional arguments only and drops both the
@@ -63,6 +67,7 @@ class ServerError(MCPClientError, MCPError):
         MCPError.__init__(self, code, message, data)
         self.cause = cause
         self.__cause__ = cause
+        _clean(cause)
 
     def __str__(self) -> str:
         return printable(self.message)
@@ -191,6 +196,18 @@ def _restore(cls: type[MCPClientError], args: tuple[Any, ...], state: dict[str, 
     error.__dict__.update(state)
     error.__cause__ = error.cause
     return error
+
+
+def _clean(cause: BaseException | None) -> None:
+    """Filter the text of a foreign cause in place: a traceback prints the causes as well, and the errors of
+    other libraries quote what a server sent."""
+    for _ in range(_CAUSES):
+        if cause is None or isinstance(cause, MCPClientError):
+            return
+        shown = tuple(printable(each, lines=True) if type(each) is str else each for each in cause.args)
+        if shown != cause.args:
+            cause.args = shown
+        cause = cause.__cause__ or cause.__context__
 
 
 def _picklable(cause: BaseException | None) -> BaseException | None:

@@ -15,8 +15,9 @@ from typing import Any, Final, cast, final
 from urllib.parse import urlsplit
 
 from mcp import MCPError
-from opentelemetry import metrics, propagate, trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from anyio_mcp.transports._url import DEFAULT_PORTS
@@ -25,6 +26,10 @@ from anyio_mcp.transports.base import Transport
 _BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _NAMED: Final = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
+MAX_URI: Final = 2048
+"""Characters of a URI on a span."""
+
+_trace_context = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("anyio_mcp")
 _durations = metrics.get_meter("anyio_mcp").create_histogram(
     "mcp.client.operation.duration",
@@ -110,7 +115,7 @@ def operation(
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             yield measurement
         else:
-            extra = {} if target is None or named else {"mcp.resource.uri": target}
+            extra = {} if target is None or named else {"mcp.resource.uri": _without_secrets(target)}
             yield from _in_span(f"{method} {target}" if named else method, measurement, extra)
     except BaseException as error:
         measurement.error = _error_attributes(error)
@@ -140,6 +145,14 @@ def _in_span(name: str, measurement: Measurement, extra: dict[str, str]) -> Gene
                 span.set_status(StatusCode.ERROR, str(measurement.error["error.type"]))
 
 
+def _without_secrets(uri: str) -> str:
+    """A URI of any scheme without user info, query and fragment, where URIs carry secrets."""
+    head = uri[:MAX_URI].partition("?")[0].partition("#")[0]
+    scheme, separator, rest = head.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def _error_attributes(error: BaseException) -> dict[str, AttributeValue]:
     if isinstance(error, MCPError):
         return {"error.type": str(error.code), "rpc.response.status_code": str(error.code)}
@@ -163,11 +176,13 @@ def record_session(
 
 
 def inject_trace_context(params: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`params` with the current trace context in `_meta` (`traceparent`), if there is one."""
+    """`params` with the current trace context in `_meta` (`traceparent`, `tracestate`), if there is one."""
     if not trace.get_current_span().get_span_context().is_valid:
         return params
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    # Not the propagator that is configured for the process: it sends the baggage along, which holds whatever
+    # the services of the user tell each other. Who wants a server to have it gives it in `meta=`.
+    _trace_context.inject(carrier)
     if not carrier:
         return params
     meta: object = (params or {}).get("_meta")

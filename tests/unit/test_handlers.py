@@ -346,6 +346,57 @@ async def test_the_meta_of_an_answer_reaches_the_server() -> None:
         assert result.meta == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "JavaScript://host/%0aalert(1)",
+        "java\nscript:alert(1)",
+        " javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:text/html,<script>1</script>",
+        "vscode://extension/run",
+        "ftp://127.0.0.1/",
+        "not a url",
+        "//host/path",
+        "https:///path",
+        "https://[::1",
+        "https://host/\u202egpj.exe",
+        "https://host/\x1b[2J",
+        "https://host/ a",
+        "https://host/" + "x" * 10_000,
+        "",
+    ],
+    ids=ascii,
+)
+async def test_a_url_that_is_no_link_is_refused_before_the_handler_sees_it(url: str) -> None:
+    seen: list[str] = []
+
+    async def handler(message: str, kind: Any, params: Any, context: Any) -> None:
+        seen.append(params.url)
+
+    params = types.ElicitRequestURLParams(message="go", url=url, elicitation_id="1")
+    refusal = await elicited(handler, params)
+    assert isinstance(refusal, types.ErrorData)
+    assert refusal.code == types.INVALID_PARAMS
+    assert "http" in refusal.message
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/a?b=c#d", "HTTPS://host", "https://b\u00fccher.example/\u00fc"]
+)
+async def test_a_url_that_is_a_link_is_shown_as_it_was_sent(url: str) -> None:
+    seen: list[str] = []
+
+    async def handler(message: str, kind: Any, params: Any, context: Any) -> None:
+        seen.append(params.url)
+
+    params = types.ElicitRequestURLParams(message="go", url=url, elicitation_id="1")
+    assert (await elicited(handler, params)).action == "accept"
+    assert seen == [url]
+
+
 async def test_a_url_and_a_form_without_fields_have_no_response_type() -> None:
     types_seen: list[Any] = []
 

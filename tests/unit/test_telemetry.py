@@ -24,7 +24,7 @@ from mcp.types import (
     ReadResourceResult,
     TextContent,
 )
-from opentelemetry import metrics, trace
+from opentelemetry import baggage, context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -437,6 +437,38 @@ def test_the_callers_parameters_are_not_changed(recorded: Recorded) -> None:
     assert params == {"name": "add", "_meta": {"a": 1}}
     assert sent["_meta"].keys() == {"a", "traceparent"}
     assert alone["_meta"].keys() == {"traceparent"}
+
+
+def test_the_baggage_of_the_process_is_not_sent_to_servers(recorded: Recorded) -> None:
+    token = context.attach(baggage.set_baggage("tenant", "hush"))
+    try:
+        with recorded.tracer.start_as_current_span("mine"):
+            sent = recorded.telemetry.inject_trace_context({"_meta": {"baggage": "asked=for"}})
+            alone = recorded.telemetry.inject_trace_context(None)
+    finally:
+        context.detach(token)
+    assert sent["_meta"] == {"baggage": "asked=for", "traceparent": sent["_meta"]["traceparent"]}
+    assert alone["_meta"].keys() == {"traceparent"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("memo://x", "memo://x"),
+        ("https://me:hush@host/a/b?key=hush#hush", "https://host/a/b"),
+        ("postgres://me:h@sh@host:5432/db", "postgres://host:5432/db"),
+        ("file:///tmp/a@b.txt", "file:///tmp/a@b.txt"),
+        ("memo:x?hush", "memo:x"),
+        ("memo://x#hush?hush", "memo://x"),
+    ],
+)
+def test_a_uri_on_a_span_has_no_user_info_and_no_query(recorded: Recorded, uri: str, shown: str) -> None:
+    with recorded.telemetry.operation("resources/read", uri, {}):
+        pass
+    (span,) = recorded.spans()
+    assert span.attributes is not None
+    assert span.attributes["mcp.resource.uri"] == shown
+    assert "hush" not in span.to_json()
 
 
 # --- without an SDK -------------------------------------------------------------------------------

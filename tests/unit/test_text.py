@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+import traceback
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 from mcp.types import ErrorData
 
+import anyio_mcp
 from anyio_mcp import ConnectError, RequestFailedError, SessionLostError, ToolError
 from anyio_mcp._text import ERROR_CHARACTERS, get_logger, printable
 from anyio_mcp.errors import MCPClientError, ServerError
@@ -97,6 +101,16 @@ def test_an_http_status_shows_no_reason_phrase_or_location_that_acts() -> None:
         assert not acts(str(error).replace("\n", ""))
 
 
+def test_the_causes_that_a_traceback_prints_quote_nothing_that_acts() -> None:
+    inner, outer = KeyError(EVIL), RuntimeError(EVIL, 7)
+    outer.__cause__ = inner
+    error = ConnectError("no", cause=outer)
+    assert error.cause is outer
+    text = "".join(traceback.format_exception(error))
+    assert not acts(text.replace("\\r\\n", "").replace("\r\n", "").replace("\n", ""))
+    assert r"\x1b]0;pwned" in text
+
+
 # Log records
 
 
@@ -157,3 +171,9 @@ def test_what_no_handler_shows_is_not_formatted() -> None:
         logger.warning("%s", Costly())
     finally:
         logger.setLevel(logging.NOTSET)
+
+
+def test_every_logger_of_the_package_has_the_filter() -> None:
+    folder = Path(anyio_mcp.__file__).parent
+    using = [path for path in folder.rglob("*.py") if re.search(r"logging\.getLogger\(", path.read_text())]
+    assert [path.name for path in using] == ["_text.py"]

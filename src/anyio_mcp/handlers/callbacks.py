@@ -27,7 +27,7 @@ from mcp.client.session import (
 from mcp.shared.dispatcher import ProgressFnT
 
 from anyio_mcp._text import get_logger, printable
-from anyio_mcp.handlers.elicitation import answer_form, answer_url, form_of
+from anyio_mcp.handlers.elicitation import answer_form, answer_url, check_link, form_of
 from anyio_mcp.handlers.handler import Handler
 from anyio_mcp.handlers.roots import RootsList, to_roots
 
@@ -179,6 +179,7 @@ def elicitation_callback(handler: ElicitationHandler) -> ElicitationFnT:
     ) -> types.ElicitResult | types.ErrorData:
         try:
             if isinstance(params, types.ElicitRequestURLParams):
+                check_link(params.url)
                 return answer_url(await run(params.message, None, params, context))
             form = form_of(params.requested_schema)
             return answer_form(form, await run(params.message, form.response_type, params, context))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, cast, final
+from urllib.parse import urlsplit
 
 from mcp import MCPError, types
 from pydantic import ValidationError
@@ -16,10 +17,13 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from anyio_mcp._schema import Budget, MismatchError, Record, SchemaType, is_object, schema_type, to_plain
 
-__all__ = ["ElicitResult", "Form", "answer_form", "answer_url", "form_of"]
+__all__ = ["ElicitResult", "Form", "answer_form", "answer_url", "check_link", "form_of"]
 
 MAX_PATTERN: Final = 1_000
 """Characters of a `pattern` that is checked; a longer one is left to the server to check."""
+
+MAX_LINK: Final = 8_192
+"""Characters of a URL that a user is asked to open. Browsers and servers take hardly longer ones."""
 
 T = TypeVar("T")
 
@@ -65,6 +69,21 @@ def form_of(schema: dict[str, Any]) -> Form:
     if found is None or found.record is None:
         raise MCPError(types.INVALID_PARAMS, "the requested schema is too large or too deep for a form")
     return Form(schema=schema, type=found)
+
+
+def check_link(url: str) -> None:
+    """Raise `MCPError` (invalid parameters) for what no browser may be sent to by a server.
+
+    Only http and https: `javascript:`, `data:` and `file:` act on this machine, and an application's own
+    scheme does so too. White space and characters that hide or reorder text make a URL look like another.
+    """
+    try:
+        parts = urlsplit(url)
+        is_link = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_link = False
+    if not is_link or len(url) > MAX_LINK or " " in url or not url.isprintable():
+        raise MCPError(types.INVALID_PARAMS, "the URL is no http or https URL that could be shown to a user")
 
 
 def answer_url(answer: Any) -> types.ElicitResult | types.ErrorData:

@@ -7,22 +7,27 @@ business (`_pipe.py`, `_lines.py`), nor are signals (`_child.py`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Literal, cast, final
+from typing import Final, Literal, cast, final
 
 import anyio
 import anyio.lowlevel
 from mcp.client.stdio import get_default_environment
 
+from anyio_mcp._text import printable
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import ConnectError
 from anyio_mcp.transports._child import ChildProcess
 from anyio_mcp.transports._pipe import LAST_WORDS_SECONDS, PipeConnection
 from anyio_mcp.transports.base import Connection, Transport
+
+_INTERPRETER: Final = re.compile(r"(pythonw?|pypy)[0-9.]*(\.exe)?|(node|bun|deno)(\.exe)?", re.IGNORECASE)
+"""Programs whose first argument is usually a script."""
 
 
 @final
@@ -42,6 +47,7 @@ class StdioTransport(Transport):
     args: Sequence[str | os.PathLike[str]] = ()
     env: Mapping[str, str] | None = field(default=None, kw_only=True)
     cwd: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    _title: str = field(init=False)
 
     def __post_init__(self) -> None:
         command = _text("command", self.command)
@@ -57,6 +63,7 @@ class StdioTransport(Transport):
         for name, value in (("command", command), ("args", args), ("cwd", cwd)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "env", MappingProxyType(_check_env(self.env)))
+        object.__setattr__(self, "_title", _title(command, args, cwd))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe!r})"
@@ -67,15 +74,9 @@ class StdioTransport(Transport):
 
     @property
     def describe(self) -> str:
-        """The command and its first argument, if that is plain: options, URLs and assignments are
-        where people put keys and passwords."""
-        words = [PurePath(self.command).name or str(self.command)]
-        args = cast("tuple[str, ...]", self.args)
-        if args and not args[0].startswith("-") and not {":", "=", "@"} & set(args[0]):
-            words.append(args[0][:80])
-        if len(args) >= len(words):
-            words.append("...")
-        return " ".join(words)
+        """The name of the program, and that of the script which an interpreter runs. No other argument:
+        arguments are where people put keys and passwords."""
+        return self._title
 
     def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
         """A process of its own. Entering waits until it is started, not until it answers.
@@ -176,6 +177,21 @@ class _Life:
                 tasks.cancel_scope.deadline = anyio.current_time() + LAST_WORDS_SECONDS
         finally:
             connection.close()
+
+
+def _title(command: str, args: Sequence[str], cwd: str | None) -> str:
+    words = [printable(PurePath(command).name or command, 80)]
+    # Only what is a file is sure to be a script, and no secret.
+    if args and _INTERPRETER.fullmatch(words[0]) and _is_file(PurePath(cwd or ".") / args[0]):
+        words.append(printable(PurePath(args[0]).name, 80))
+    return " ".join([*words, "..."] if len(args) >= len(words) else words)
+
+
+def _is_file(path: PurePath) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _text(name: str, value: object) -> str:

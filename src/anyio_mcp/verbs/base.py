@@ -93,8 +93,8 @@ class Operations:
             except ValidationError as error:
                 # Requests are validated where they are built, so this is the server's result.
                 text = f"the server's answer to {method!r} does not conform to the protocol"
-                text = f"{text}: {_brief(error)}"
-                raise RequestFailedError(text, reason="violation", cause=error) from error
+                # Not from it: pydantic's text quotes each wrong value, and a traceback would print it all.
+                raise RequestFailedError(f"{text}: {_brief(error)}", reason="violation") from None
             if failed is not None and failed(result):
                 measurement.tool_failed()
             return result
