@@ -24,10 +24,8 @@ from anyio_mcp.transports._headers import (
     media_type,
     resumable,
 )
-from anyio_mcp.transports._headstart import HeadStart
 from anyio_mcp.transports._messages import read_event, settles
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
-from anyio_mcp.transports._trace import Part
 from anyio_mcp.transports._wire import Wire, encode, refusal
 from anyio_mcp.transports.base import Outgoing, RequestFault, Violation, parse_message
 
@@ -38,7 +36,6 @@ class RequestExchange:
 
     __slots__ = (
         "_done",
-        "_head_start",
         "_outgoing",
         "_parser",
         "_progress",
@@ -55,7 +52,6 @@ class RequestExchange:
         outgoing: Outgoing,
         request: JSONRPCRequest,
         stamp: Stamp,
-        head_start: HeadStart,
         done: Callable[[RequestExchange], None],
     ) -> None:
         self.request = request
@@ -63,7 +59,6 @@ class RequestExchange:
         self.scope = anyio.CancelScope()
         self._wire = wire
         self._outgoing = outgoing
-        self._head_start = head_start
         self._done = done
         self._settled = False
         self._parser: SseParser | None = None
@@ -92,9 +87,7 @@ class RequestExchange:
     async def _converse(self) -> Exception | None:
         """The request's fault, unless it was settled by an answer."""
         content = encode(self.request)
-        async with self._wire.http.open(
-            "POST", self.stamp.headers, content, on_break=self._on_break
-        ) as response:
+        async with self._wire.http.open("POST", self.stamp.headers, content) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             if is_initialize(self._outgoing):
@@ -108,22 +101,10 @@ class RequestExchange:
                     f"answered with status {response.status_code} and content-type {kind[:80]!r}"
                 )
             broken = await self._follow(response)
-        if self._settled:
-            return None
-        if self._resumable:
-            return await self._resume(broken)
-        return self._unanswered(broken)
-
-    async def _on_break(self, part: Part, error: RequestFailedError) -> None:
-        """The POST's connection broke: tell the caller before anything else is done about it."""
-        if part == "head":
-            fault = error
-        elif self._parser is not None and not self._settled and not self._resumable:
-            fault = self._unanswered(error)
-        else:
-            return
-        await self._settle(RequestFault(self.request.id, fault))
-        await self._head_start.wait()
+            if not self._settled and not self._resumable:
+                # Before the connection is closed: when a server goes, a thousand of them break at once.
+                await self._settle(RequestFault(self.request.id, self._unanswered(broken)))
+        return None if self._settled else await self._resume(broken)
 
     @property
     def _last_event_id(self) -> str:

@@ -7,9 +7,9 @@ are written for the first. Must not know about JSON-RPC, sessions or streams of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, Final, cast, final
 
 import anyio
 import httpx2
@@ -20,7 +20,6 @@ from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
 from anyio_mcp.transports._httpsettings import status_errors
 from anyio_mcp.transports._policy import HttpPolicy
-from anyio_mcp.transports._trace import Part, RequestTrace
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
 
 logger = get_logger(__name__)
@@ -30,9 +29,6 @@ _BUFFERED_PIECES: Final = 100_000
 # Our own URL with each method, and a few that redirects led to; others are made anew each time.
 _BARE_REQUESTS: Final = 8
 _KEEPS_METHOD: Final = frozenset({307, 308})
-
-
-OnBreak: TypeAlias = Callable[[Part, RequestFailedError], Awaitable[None]]
 
 
 @final
@@ -98,21 +94,14 @@ class HttpRequester:
         content: bytes | None = None,
         *,
         url: str | None = None,
-        on_break: OnBreak | None = None,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
 
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
         redirect that is not followed; any other status is the caller's to judge.
-
-        `on_break` is told of a connection that breaks while the head or the body is waited for, ahead of
-        what is raised: the client cleans up first, which takes longest when a thousand break at once. It
-        is never called with a client of the user's.
         """
-        response = await self._send(
-            method, url or self._url, headers, content, on_break if self._own else None
-        )
+        response = await self._send(method, url or self._url, headers, content)
         try:
             yield response
         finally:
@@ -195,9 +184,6 @@ class HttpRequester:
             # They are over. Their locals hold the request, and from Python 3.12 on one of them the error
             # itself, which would be left to the garbage collector with all that the exchange was made of.
             traceback.clear_frames(error.__traceback__)
-        return self._failed(error)
-
-    def _failed(self, error: Exception) -> RequestFailedError:
         return RequestFailedError(
             f"the exchange with {self.describe} failed: {type(error).__name__}: {reason_of(error)}",
             reason=fault_reason(error),
@@ -222,29 +208,17 @@ class HttpRequester:
                 self._bare[method, url] = bare
         return bare
 
-    def _told(
-        self, on_break: OnBreak, method: str, url: str
-    ) -> Callable[[Part, httpx2.TransportError], Awaitable[None]]:
-        async def told(part: Part, error: httpx2.TransportError) -> None:
-            error.request = self._bare_request(httpx2.Request, method, url)
-            await on_break(part, self._failed(error))
-
-        return told
-
     async def _send(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        on_break: OnBreak | None,
     ) -> httpx2.Response:
         # The user's come first: what the protocol says in a header is not theirs to change.
         merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
         target = url
         for _ in range(self.policy.max_redirects + 1):
-            told = None if on_break is None else self._told(on_break, method, target)
-            trace = RequestTrace(secure=target.startswith("https:"), on_break=told)
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
@@ -254,7 +228,6 @@ class HttpRequester:
                     headers=encoded,
                     content=content,
                     timeout=self._timeout,
-                    extensions=trace.extensions,
                 )
                 response = await self._client.send(
                     request, stream=True, follow_redirects=False, **self._options
@@ -265,8 +238,6 @@ class HttpRequester:
                 response = error.response
             except Exception as error:
                 raise self.failure(error) from error
-            finally:
-                await trace.end(self.policy.release_seconds)
             self._last_traffic = anyio.current_time()
             if not response.has_redirect_location:
                 return response

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import socket
-import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, Protocol
@@ -18,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from anyio_mcp.config import Timeouts
-from anyio_mcp.transports._lanes import LaneTransport
+from anyio_mcp.transports._httppool import ConnectionPool
 
 # RFC 9110: a field name is a token. A value holds no control characters: CR and LF in it would start
 # another header.
@@ -102,18 +101,19 @@ def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
             keepalive_expiry=_IDLE_SECONDS,
         )
         return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+    context = None
     # Loading the CA certificates takes longer than a session on a local server does, so it is left
     # out where they cannot be used: redirects to another scheme are not followed.
-    plain = parts.scheme == "http"
-    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx2.create_ssl_context()
+    if parts.scheme == "https":
+        context = httpx2.create_ssl_context()
+        context.set_alpn_protocols(["http/1.1"])
     # No limit to connections: a limit turns slow calls into failures of the calls behind them.
-    limits = httpx2.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS)
-    options = keepalive_options()
-
-    def lane() -> httpx2.AsyncHTTPTransport:
-        return httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=options)
-
-    transport = LaneTransport(lane, idle=_IDLE_CONNECTIONS, idle_seconds=_IDLE_SECONDS)
+    transport = ConnectionPool(
+        ssl_context=context,
+        idle=_IDLE_CONNECTIONS,
+        idle_seconds=_IDLE_SECONDS,
+        socket_options=keepalive_options(),
+    )
     return httpx2.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
 
 

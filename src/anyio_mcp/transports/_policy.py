@@ -29,9 +29,6 @@ class HttpPolicy:
     expiry_seconds: float = 0.25
     """Once a session has expired: for requests under way to get the answers they can still get."""
 
-    head_start_seconds: float = 0.1
-    """At most this long after a caller was told that its connection broke, it is cleaned up behind it."""
-
     release_seconds: float = 1.0
     """Closing sockets. Immediate in practice; a bound because it is shielded."""
 

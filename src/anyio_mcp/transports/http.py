@@ -22,7 +22,6 @@ from anyio_mcp.transports._authentication import sign_in
 from anyio_mcp.transports._delivery import DeliveryExchange
 from anyio_mcp.transports._exchange import RequestExchange
 from anyio_mcp.transports._headers import SessionHeaders
-from anyio_mcp.transports._headstart import HeadStart
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._listen import Listener
 from anyio_mcp.transports._url import redact
@@ -70,7 +69,6 @@ class HttpConnection(UrlConnection[RequestExchange]):
             max_message_bytes=limits.max_message_bytes,
             lose=self._lose,
         )
-        self._head_start = HeadStart(tasks, requester.policy.head_start_seconds)
         self._listener: Listener | None = None
         self._lost: SessionLostError | None = None
         """The session has expired; requests under way may still be answered."""
@@ -96,7 +94,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
         if isinstance(message, JSONRPCRequest):
             # An id used again belongs to the new request: the old exchange must not answer it.
             self.abandon(message.id)
-            request = RequestExchange(self._wire, outgoing, message, stamp, self._head_start, self._forget)
+            request = RequestExchange(self._wire, outgoing, message, stamp, self._forget)
             self._requests[message.id] = request
             self._tasks.start_soon(self._request, request, name=f"anyio_mcp http {message.method[:40]}")
             return

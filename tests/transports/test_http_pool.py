@@ -10,7 +10,7 @@ import anyio.lowlevel
 import httpx2
 import pytest
 
-from anyio_mcp.transports._lanes import LaneTransport
+from anyio_mcp.transports._httppool import ConnectionPool
 from tests.faults.http_server import FaultServer, Talk, fault_server
 from tests.leaks import open_sockets
 
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def client_with_lanes(
+async def client_with_pool(
     *, idle: int = 20, idle_seconds: float = 4.0
 ) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = LaneTransport(httpx2.AsyncHTTPTransport, idle=idle, idle_seconds=idle_seconds)
+    transport = ConnectionPool(ssl_context=None, idle=idle, idle_seconds=idle_seconds)
     async with httpx2.AsyncClient(transport=transport, timeout=None) as client:
         yield client
 
@@ -52,7 +52,7 @@ async def at_once(server: FaultServer, client: httpx2.AsyncClient, gate: Gate, c
 
 async def test_requests_one_after_another_share_a_connection() -> None:
     with anyio.fail_after(5):
-        async with fault_server(works) as server, client_with_lanes() as client:
+        async with fault_server(works) as server, client_with_pool() as client:
             for _ in range(5):
                 await client.get(server.url)
     assert server.accepted == 1
@@ -61,7 +61,7 @@ async def test_requests_one_after_another_share_a_connection() -> None:
 async def test_every_request_under_way_has_a_connection_and_the_surplus_is_closed() -> None:
     gate = Gate()
     with anyio.fail_after(5):
-        async with fault_server(gate) as server, client_with_lanes(idle=3) as client:
+        async with fault_server(gate) as server, client_with_pool(idle=3) as client:
             await at_once(server, client, gate, 10)
             assert server.accepted == 10
             await server.until(lambda seen: seen.open == 3)
@@ -72,7 +72,7 @@ async def test_every_request_under_way_has_a_connection_and_the_surplus_is_close
 async def test_connections_that_nobody_has_used_for_long_are_closed() -> None:
     gate = Gate()
     with anyio.fail_after(5):
-        async with fault_server(gate) as server, client_with_lanes(idle_seconds=0.0) as client:
+        async with fault_server(gate) as server, client_with_pool(idle_seconds=0.0) as client:
             await at_once(server, client, gate, 4)
             await server.until(lambda seen: seen.open <= 1)
 
@@ -83,7 +83,7 @@ async def test_a_connection_the_server_has_closed_is_not_used_again() -> None:
         await talk.close()
 
     with anyio.fail_after(5):
-        async with fault_server(once) as server, client_with_lanes() as client:
+        async with fault_server(once) as server, client_with_pool() as client:
             for turn in range(3):
                 assert (await client.get(server.url)).is_success
                 await server.until(lambda seen: seen.open == 0)
@@ -95,7 +95,7 @@ async def test_a_request_cancelled_at_any_moment_leaves_no_socket() -> None:
     with anyio.fail_after(20):
         async with fault_server(works) as server:
             for checkpoints in range(12):
-                async with client_with_lanes() as client, anyio.create_task_group() as tg:
+                async with client_with_pool() as client, anyio.create_task_group() as tg:
                     tg.start_soon(client.get, server.url)
                     for _ in range(checkpoints):
                         await anyio.lowlevel.checkpoint()
@@ -111,7 +111,7 @@ async def test_closing_the_client_breaks_off_what_is_under_way() -> None:
     before = open_sockets()
     with anyio.fail_after(5):
         async with fault_server(begins) as server:
-            async with client_with_lanes() as client:
+            async with client_with_pool() as client:
                 response = await client.send(client.build_request("GET", server.url), stream=True)
                 await client.aclose()
                 with pytest.raises((httpx2.TransportError, httpx2.StreamError, RuntimeError)):
