@@ -6,7 +6,6 @@ says is `_http11.py`'s business; what the exchanges are about must not be known 
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -17,10 +16,11 @@ import httpx2
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.transports._http11 import Http11Connection
 from anyio_mcp.transports._url import DEFAULT_PORTS
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CLOSE_SECONDS: Final = 1.0
 """Closing a socket waits for no peer. A bound because it is shielded."""
