@@ -10,11 +10,12 @@ tasks.py        handles of background tasks; _session/tasks/ speaks of them in e
 _session/       the session: actor.py runs it, dispatcher.py moves requests, correlation.py and
                 lifecycle.py decide without waiting, watchdog.py bounds every wait, negotiation.py
                 settles the era, inbound.py serves the server, keeper.py and doors.py say which
-                session there is and who holds it, responses.py keeps results that are still good
+                session there is and who holds it, responses.py keeps results that are still good,
+                reading.py reads what servers answer as far as it can be read
 transports/     ways to a server; base.py is the seam to the session
 auth/           signing in with OAuth, and keeping the tokens
 handlers/       the user's handlers, as protocol callbacks
-results.py      what a tool call gives back
+results.py      what a tool call gives back; content.py what in it the protocol does not know
 errors.py       every exception; config.py every setting; telemetry.py spans, metrics, stats
 testing/        for tests of clients: virtual clocks, scripted peers, faults, exploration
 cli/            the `anyio-mcp` command
@@ -24,6 +25,7 @@ from anyio_mcp._session.lifecycle import SessionState
 from anyio_mcp.auth import FileTokenStore, MemoryTokenStore, OAuth, ServerTokens, TokenStore
 from anyio_mcp.client import Client
 from anyio_mcp.config import Heartbeat, Limits, Restart, Timeouts
+from anyio_mcp.content import UnknownContent
 from anyio_mcp.errors import (
     ConnectError,
     DeadlineExceededError,
@@ -54,6 +56,7 @@ __all__ = (
     "Client",
     "ClientGroup",
     "CallToolResult",
+    "UnknownContent",
     "SessionState",
     "SessionStats",
     # background tasks

@@ -30,6 +30,7 @@ from anyio_mcp._session.doors import Doors
 from anyio_mcp._session.extensions import Extensions
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import SessionState
+from anyio_mcp._session.negotiation import KnownEra
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.typed import TypedSession, typed_session
 from anyio_mcp._session.watchdog import CallDeadline
@@ -42,7 +43,7 @@ from anyio_mcp.config import (
     Restart,
     Timeouts,
 )
-from anyio_mcp.errors import NotConnectedError
+from anyio_mcp.errors import NotConnectedError, SessionLostError
 from anyio_mcp.handlers import (
     ElicitationHandler,
     LogHandler,
@@ -154,10 +155,14 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 log_level=log_level,
             ),
             task_group,
+            KnownEra(),
         )
 
-    def _open(self, settings: ClientSettings, task_group: anyio.abc.TaskGroup | None) -> None:
+    def _open(
+        self, settings: ClientSettings, task_group: anyio.abc.TaskGroup | None, known_era: KnownEra
+    ) -> None:
         self._settings = settings
+        self._known_era = known_era
         self._task_group = task_group
         self._server = server_attributes(settings.transport)
         self._timeouts = settings.timeouts
@@ -167,7 +172,9 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         self._tasks = TaskRegistry()
         self._keeper = SessionKeeper(
             settings.name,
-            lambda on_state: SessionActor(self._session_settings(), on_state=on_state),
+            lambda on_state, connect_by: SessionActor(
+                self._session_settings(), on_state=on_state, connect_by=connect_by
+            ),
             restart=settings.restart,
         )
         self._doors = Doors(
@@ -220,10 +227,11 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     def new(self, *, task_group: anyio.abc.TaskGroup | None = None) -> Client:
         """An independent client of the same configuration, with a session of its own.
 
-        In the same task group, if one was supplied, or in the one given.
+        In the same task group, if one was supplied, or in the one given. It knows what this one has found
+        out about the server's era.
         """
         client = Client.__new__(type(self))
-        client._open(self._settings, task_group or self._task_group)
+        client._open(self._settings, task_group or self._task_group, self._known_era)
         return client
 
     # What is known
@@ -277,10 +285,18 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
 
         async def act(session: TypedSession, deadline: CallDeadline) -> InitializeResult:
             settings = self._settings
-            await session.negotiate(settings.mode, deadline, prior=settings.prior_discover)
+            await session.negotiate(
+                settings.mode, deadline, seconds=deadline.remaining(), prior=settings.prior_discover
+            )
             return _known(session)
 
-        known = await self._operate("initialize", act, timeout=timeout)
+        try:
+            known = await self._operate("initialize", act, timeout=timeout)
+        except SessionLostError:
+            actor = self._keeper.actor
+            if actor is None or not actor.was_lost_to_the_probe:
+                raise
+            known = await self._operate("initialize", act, timeout=timeout)
         # A session that replaces this one must speak the same language without being asked.
         self._initialized = True
         return known
@@ -365,6 +381,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 responses=settings.open_responses,
                 max_rounds=settings.limits.max_input_rounds,
                 log_level=settings.log_level,
+                known_era=self._known_era,
+                default_ttl_ms=0 if settings.cache is None else settings.cache.default_ttl_ms,
             ),
         )
 

@@ -153,13 +153,24 @@ class RequestFailedError(MCPClientError):
     was not a JSON-RPC answer to this request), `oversized` (the answer exceeded
     `Limits.max_message_bytes`), `redirect` (a redirect that must not be followed), `sign_in` (no token
     could be obtained; no reason for `Restart` to try again, which may mean to ask a person again).
+    `result` is the answer as the server sent it, if there was one and it could not be read: what a tool
+    did is not lost.
     """
 
     reason: FaultReason
+    result: Any
 
-    def __init__(self, message: str, *, reason: FaultReason, cause: BaseException | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: FaultReason,
+        result: Any = None,
+        cause: BaseException | None = None,
+    ) -> None:
         super().__init__(message, cause=cause)
         self.reason = reason
+        self.result = result
 
 
 class ToolError(MCPClientError):

@@ -21,13 +21,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, cast, final
 
 from mcp import types
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from anyio_mcp._schema import MismatchError, is_object, schema_type
+from anyio_mcp.content import UnknownContent
 from anyio_mcp.errors import MCPClientError
 
 __all__ = ["CallToolResult", "ResultSchemaError", "adapter_for", "error_text", "tool_result"]
@@ -46,7 +47,8 @@ T = TypeVar("T")
 class CallToolResult(Generic[T]):
     """The answer of a tool.
 
-    * `content`: the content blocks, as the server sent them.
+    * `content`: the content blocks, as the server sent them. One that the protocol does not know is an
+      `UnknownContent`.
     * `structured_content`: the JSON the server sent beside them, unchanged. A JSON object before
       2026-07-28, any JSON value since.
     * `meta`: the `_meta` of the result.
@@ -54,7 +56,7 @@ class CallToolResult(Generic[T]):
     * `is_error`: whether the tool says that it failed.
     """
 
-    content: list[types.ContentBlock]
+    content: list[types.ContentBlock | UnknownContent]
     structured_content: Any = None
     meta: dict[str, Any] | None = None
     data: T | None = None
@@ -131,7 +133,7 @@ def error_text(raw: types.CallToolResult) -> str:
 
 def _result(raw: types.CallToolResult, data: Any) -> CallToolResult[Any]:
     return CallToolResult(
-        content=raw.content,
+        content=cast("list[types.ContentBlock | UnknownContent]", raw.content),
         structured_content=raw.structured_content,
         meta=raw.meta,
         data=data,

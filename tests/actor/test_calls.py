@@ -183,6 +183,7 @@ async def test_a_result_that_does_not_conform_is_a_violation_of_this_request() -
         with pytest.raises(RequestFailedError) as caught:
             await client.call_tool("echo")
         assert caught.value.reason == "violation"
+        assert caught.value.result["content"] == "not a list", "what a tool did is not lost"
         assert await client.ping()
 
 

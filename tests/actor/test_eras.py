@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 from mcp import MCPError
@@ -49,7 +50,7 @@ def lost(request: PeerRequest) -> None:
     request.connection.lose("eof")
 
 
-def discovers(versions: list[str]) -> dict[str, Any]:
+def discovers(versions: list[Any]) -> dict[str, Any]:
     return {"supportedVersions": versions, "capabilities": {}}
 
 
@@ -78,6 +79,14 @@ EVIDENCE = [
     pytest.param(raises(status(406)), LEGACY, id="406"),
     pytest.param(with_status(MCPError(METHOD_NOT_FOUND, "no"), 400), LEGACY, id="400-with-error"),
     pytest.param(raises(RequestFailedError("202 to a request", reason="violation")), LEGACY, id="violation"),
+    *(pytest.param(raises(status(code)), LEGACY, id=str(code)) for code in (500, 501, 502, 503, 504)),
+    pytest.param(with_status(MCPError(METHOD_NOT_FOUND, "no"), 500), LEGACY, id="500-with-error"),
+    pytest.param(lost, LEGACY, id="lost"),
+    pytest.param(discovers([MODERN]) | {"capabilities": None}, MODERN, id="capabilities-null"),
+    pytest.param(discovers([MODERN]) | {"capabilities": [], "instructions": 5}, MODERN, id="partly-odd"),
+    pytest.param(
+        discovers([MODERN, 5, None]) | {"ttlMs": None, "cacheScope": "all"}, MODERN, id="odd-in-places"
+    ),
 ]
 
 
@@ -99,9 +108,8 @@ async def test_the_probe_settles_the_era(answer: Any, version: str) -> None:
 # What says nothing about the era: raised, and never taken for an old server.
 NO_EVIDENCE = [
     *(pytest.param(raises(status(code)), httpx2.HTTPStatusError, id=str(code)) for code in (401, 403, 429)),
-    *(pytest.param(raises(status(code)), httpx2.HTTPStatusError, id=str(code)) for code in (408, 500, 503)),
+    *(pytest.param(raises(status(code)), httpx2.HTTPStatusError, id=str(code)) for code in (408, 425, 451)),
     pytest.param(with_status(MCPError(-32001, "who are you?"), 401), MCPError, id="401-with-error"),
-    pytest.param(with_status(MCPError(-32603, "broken"), 500), MCPError, id="500-with-error"),
     pytest.param(
         raises(RequestFailedError("refused", reason="transport", cause=OSError(111, "refused"))),
         ConnectError,
@@ -109,7 +117,6 @@ NO_EVIDENCE = [
     ),
     pytest.param(raises(RequestFailedError("r", reason="redirect")), ConnectError, id="redirect"),
     pytest.param(raises(RequestFailedError("o", reason="oversized")), ConnectError, id="oversized"),
-    pytest.param(lost, ConnectError, id="lost"),
     pytest.param(
         refuses(UNSUPPORTED_PROTOCOL_VERSION, {"supported": ["2099-01-01"], "requested": MODERN}),
         MCPError,
@@ -214,7 +221,8 @@ async def test_a_pinned_modern_version_asks_nothing() -> None:
     "result",
     [
         {"protocolVersion": "1999-01-01", "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}},
-        {"protocolVersion": LEGACY, "capabilities": {}},
+        {"capabilities": {}, "serverInfo": {"name": "x", "version": "1"}},
+        {"protocolVersion": None, "capabilities": {}},
         {"protocolVersion": 5, "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}},
         {},
     ],
@@ -237,3 +245,240 @@ async def test_an_older_version_may_be_negotiated() -> None:
         assert client.protocol_version == "2025-03-26"
         assert client.server_info is not None
         assert client.server_info.name == "x"
+
+
+# A probe that fails, and then the handshake.
+
+
+@in_time
+async def test_a_handshake_that_fails_behind_a_failed_probe_is_what_is_raised() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", raises(status(500)))
+    peer.on("initialize", raises(status(503)))
+    with pytest.raises(httpx2.HTTPStatusError) as caught:
+        await Client(peer.transport).__aenter__()
+    assert caught.value.response.status_code == 503
+    assert peer.open_connections == 0
+
+
+@in_time
+async def test_a_server_that_ends_over_the_probe_is_reached_anew_within_the_same_deadline() -> None:
+    peer = ScriptedPeer(era="legacy")
+
+    async def ends_late(request: PeerRequest) -> None:
+        await anyio.sleep(2)
+        lost(request)
+
+    peer.on("server/discover", ends_late)
+    client = Client(peer.transport, timeouts=Timeouts(connect=12), restart=None)
+    async with client:
+        assert client.protocol_version == LEGACY
+        assert await client.ping()
+    assert peer.attempts == 2
+    # And again with a handshake that is never answered: the deadline is that of the first attempt.
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", ends_late)
+    peer.on("initialize", silence)
+    began = anyio.current_time()
+    with pytest.raises(DeadlineExceededError) as caught:
+        await Client(peer.transport, timeouts=Timeouts(connect=12)).__aenter__()
+    assert caught.value.phase == "connect"
+    assert anyio.current_time() - began == pytest.approx(12)
+    assert (peer.attempts, peer.open_connections) == (2, 0)
+
+
+@in_time
+async def test_a_server_that_ends_over_everything_is_tried_twice_and_its_last_error_raised() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", lost)
+    peer.on("initialize", lost)
+    client = Client(peer.transport)
+    for attempts in (2, 4):
+        with pytest.raises(ConnectError):
+            await client.__aenter__()
+        assert peer.attempts == attempts
+    assert peer.open_connections == 0
+    check_at_rest(client)
+
+
+@in_time
+async def test_everybody_who_waits_for_a_session_that_the_probe_ended_gets_the_next() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", lost)
+    versions: list[str | None] = []
+
+    async def enter() -> None:
+        async with client:
+            versions.append(client.protocol_version)
+
+    async with anyio.create_task_group() as tg:
+        client = Client(peer.transport, task_group=tg)
+        for _ in range(5):
+            tg.start_soon(enter)
+    assert versions == [LEGACY] * 5
+
+
+@in_time
+async def test_a_negotiation_that_is_asked_for_survives_the_probe_as_well() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", lost)
+    async with Client(peer.transport, auto_initialize=False, restart=None) as client:
+        assert (await client.initialize()).protocol_version == LEGACY
+        assert await client.ping()
+    assert peer.attempts == 2
+
+
+# The era is remembered
+
+
+@pytest.mark.parametrize("answer", [silence, refuses(METHOD_NOT_FOUND), lost, raises(status(500))])
+@in_time
+async def test_what_one_session_has_found_out_the_next_ones_know(answer: Any) -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", answer)
+    client = Client(peer.transport)
+    async with client:
+        peer.connection.lose()
+        while client.is_connected():
+            await anyio.lowlevel.checkpoint()
+        began = anyio.current_time()
+        assert await client.ping()
+        assert anyio.current_time() == began
+    async with client, client.new() as other:
+        assert other.protocol_version == LEGACY
+    assert len(peer.requests_of("server/discover")) == 1
+
+
+@in_time
+async def test_what_a_gateway_said_for_its_server_is_not_remembered() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("server/discover", raises(status(502)))
+    client = Client(peer.transport)
+    for probes in (1, 2):
+        async with client:
+            assert client.protocol_version == LEGACY
+        assert len(peer.requests_of("server/discover")) == probes
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses(UNSUPPORTED_PROTOCOL_VERSION, {"supported": [MODERN], "requested": LEGACY}),
+        refuses(METHOD_NOT_FOUND),
+        raises(status(404)),
+    ],
+)
+@in_time
+async def test_a_server_that_has_become_modern_is_asked_again(refusal: Any) -> None:
+    peer = ScriptedPeer(era="legacy")
+    client = Client(peer.transport)
+    async with client:
+        assert client.protocol_version == LEGACY
+    peer.on("initialize", refusal)
+    peer.on("server/discover", discovers([MODERN]))
+    async with client:
+        assert client.protocol_version == MODERN
+
+
+@in_time
+async def test_a_failure_to_connect_forgets_the_era() -> None:
+    peer = ScriptedPeer(era="legacy")
+    client = Client(peer.transport)
+    async with client:
+        assert client.protocol_version == LEGACY
+    peer.on("initialize", raises(status(503)))
+    with pytest.raises(httpx2.HTTPStatusError):
+        await client.__aenter__()
+    peer.on("server/discover", discovers([MODERN]))
+    async with client:
+        assert client.protocol_version == MODERN
+
+
+# The version is negotiated down
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses(-32602, {"supported": ["2024-11-05", "2025-03-26"], "requested": LEGACY}),
+        refuses(UNSUPPORTED_PROTOCOL_VERSION, {"supported": ["2025-03-26"]}),
+        refuses(-32000, ["2025-03-26", "1999-01-01"]),
+        lambda request: request.refuse(-32602, f"version {LEGACY} is none of: 2024-11-05, 2025-03-26"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@in_time
+async def test_a_refused_version_is_negotiated_down_to_the_newest_that_is_named(
+    refusal: Any, mode: str
+) -> None:
+    peer = ScriptedPeer(era="legacy")
+
+    def initialize(request: PeerRequest) -> None:
+        if request.params["protocolVersion"] == LEGACY:
+            refusal(request)
+        else:
+            version = request.params["protocolVersion"]
+            request.answer({"protocolVersion": version, "capabilities": {}, "serverInfo": {}})
+
+    peer.on("initialize", initialize)
+    async with Client(peer.transport, mode=mode) as client:
+        assert client.protocol_version == "2025-03-26"
+    assert [each.params["protocolVersion"] for each in peer.requests_of("initialize")] == [
+        LEGACY,
+        "2025-03-26",
+    ]
+
+
+@pytest.mark.parametrize(
+    "data", [None, {"supported": []}, {"supported": ["1999-01-01"]}, {"requested": LEGACY}]
+)
+@in_time
+async def test_a_refusal_that_names_no_version_of_ours_is_raised(data: Any) -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("initialize", refuses(-32602, data))
+    with pytest.raises(MCPError) as caught:
+        await Client(peer.transport).__aenter__()
+    assert caught.value.code == -32602
+    assert len(peer.requests_of("initialize")) == 1
+
+
+# What a server says of itself
+
+ODD_INTRODUCTIONS = [
+    {"capabilities": {}},
+    {"capabilities": None, "serverInfo": None},
+    {"capabilities": [], "serverInfo": []},
+    {"capabilities": {"tools": [], "logging": True, "prompts": None}, "serverInfo": {"name": "x"}},
+    {"capabilities": {"tools": {"listChanged": []}}, "serverInfo": {"name": "x", "version": 5, "icons": 7}},
+    {"capabilities": {"experimental": {"a": None, "b": 5}}, "serverInfo": "x", "instructions": []},
+    {"capabilities": {"tools": {}}, "serverInfo": {"name": "x", "title": 5, "icons": [{}]}, "_meta": []},
+]
+
+
+@pytest.mark.parametrize("introduction", ODD_INTRODUCTIONS)
+@in_time
+async def test_one_bad_field_of_what_a_server_says_of_itself_spoils_no_handshake(
+    introduction: dict[str, Any],
+) -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("initialize", {"protocolVersion": LEGACY, **introduction})
+    async with Client(peer.transport, mode="legacy") as client:
+        assert client.server_info is not None
+        has_tools = (introduction["capabilities"] or {"tools": None}).get("tools") is not None
+        assert client.server_capabilities is not None
+        assert (client.server_capabilities.tools is not None) == has_tools
+        if isinstance(introduction.get("serverInfo"), dict):
+            assert client.server_info.name == "x"
+        assert client.initialize_result.protocol_version == LEGACY
+
+
+@pytest.mark.parametrize("introduction", ODD_INTRODUCTIONS)
+@in_time
+async def test_nor_an_answer_to_the_probe(introduction: dict[str, Any]) -> None:
+    peer = ScriptedPeer()
+    peer.on("server/discover", {"supportedVersions": [MODERN], **introduction})
+    async with Client(peer.transport) as client:
+        assert client.protocol_version == MODERN
+        if isinstance(introduction.get("serverInfo"), dict):
+            assert client.server_info is not None
+            assert client.server_info.name == "x"

@@ -70,6 +70,7 @@ from anyio_mcp import (
     TokenStore,
     ToolError,
     Transport,
+    UnknownContent,
 )
 
 
@@ -234,7 +235,7 @@ async def tools(client: Client) -> None:
 
     result = await client.call_tool("add", {"a": 1})
     assert_type(result, CallToolResult[Any])
-    assert_type(result.content, list[ContentBlock])
+    assert_type(result.content, list[ContentBlock | UnknownContent])
     assert_type(result.structured_content, Any)
     assert_type(result.meta, dict[str, Any] | None)
     assert_type(result.is_error, bool)

@@ -20,7 +20,6 @@ from mcp.types import DiscoverResult
 
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.lifecycle import Lifecycle, SessionState
-from anyio_mcp._session.negotiation import negotiate
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import (
     CallDeadline,
@@ -70,14 +69,26 @@ class SessionSettings:
 class SessionActor:
     """One session. Run it once; a new connection is a new actor."""
 
-    def __init__(self, settings: SessionSettings, *, on_state: Callable[[SessionState], None]) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        on_state: Callable[[SessionState], None],
+        connect_by: float | None = None,
+    ) -> None:
+        """`connect_by` is that of the session before, which this one replaces while its callers wait."""
         self._settings = settings
         self._lifecycle = Lifecycle()
         self._on_state = on_state
         self._failure = SessionFailure()
         self._ready = anyio.Event()
         self._closed = anyio.Event()
-        self._connect_by = anyio.current_time() + settings.timeouts.connect_seconds
+        self.connect_by = connect_by or anyio.current_time() + settings.timeouts.connect_seconds
+        """When it must be ready: an `anyio.current_time()`."""
+        self._is_first = connect_by is None
+        self.was_lost_to_the_probe = False
+        """The server ended over `server/discover`, which it does not know: the session that replaces this
+        one begins with the handshake."""
         self._ready_at = 0.0
         self._session: TypedSession | None = None
         self._dispatcher: SessionDispatcher | None = None
@@ -124,14 +135,14 @@ class SessionActor:
         if not self._ready.is_set():
             # The connect deadline is kept here as well: the transport that exceeds it may take a while
             # to clean up, and nobody has to wait for that.
-            with anyio.CancelScope(deadline=min(deadline.expires, self._connect_by)) as scope:
+            with anyio.CancelScope(deadline=min(deadline.expires, self.connect_by)) as scope:
                 self._failure.attach(scope)
                 try:
                     await self._ready.wait()
                 finally:
                     self._failure.detach(scope)
             if scope.cancelled_caught and not self.is_over:
-                if deadline.expires < self._connect_by:
+                if deadline.expires < self.connect_by:
                     raise deadline.exceeded("waiting for the session")
                 self._end(self._too_slow())
         return self.session
@@ -176,7 +187,7 @@ class SessionActor:
         # One scope bounds connecting, and lets a close() in the meantime take effect at once. When
         # the session is ready its deadline is lifted and nothing cancels it any more, so that leaving
         # the contexts below is a goodbye, not an abort.
-        connecting = anyio.CancelScope(deadline=self._connect_by)
+        connecting = anyio.CancelScope(deadline=self.connect_by)
         self._failure.attach(connecting)
         try:
             with connecting:
@@ -226,10 +237,10 @@ class SessionActor:
             # Bounded by the connect scope alone: with `Timeouts.call`, which is about what users call, a
             # server slow to start would be given up before its time.
             with call_deadline(CallDeadline(math.inf, math.inf)):
-                await negotiate(
-                    session,
+                await session.negotiate(
                     settings.mode,
-                    seconds=settings.timeouts.connect_seconds,
+                    CallDeadline(math.inf, math.inf),
+                    seconds=self.connect_by - anyio.current_time(),
                     prior=settings.prior_discover,
                 )
         connecting.deadline = math.inf
@@ -294,8 +305,12 @@ class SessionActor:
 
     def _end(self, error: Exception) -> None:
         """Settle why the session is over, unless that is settled already."""
-        if isinstance(error, SessionLostError) and not self._ready.is_set():
-            error = self._connect_error(error)
+        if isinstance(error, SessionLostError):
+            if self._is_first and error.reason in ("eof", "exited") and self._session is not None:
+                # Once: a server that ends over the handshake as well is no server.
+                self.was_lost_to_the_probe = self._session.blames_the_probe()
+            if not self._ready.is_set():
+                error = self._connect_error(error)
         if self._failure.fire(error):
             self._enter(SessionState.CLOSING)
 

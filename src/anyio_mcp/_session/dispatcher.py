@@ -147,12 +147,15 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         if (opts or {}).get("headers", {}).get(MCP_PROTOCOL_VERSION_HEADER) in MODERN_PROTOCOL_VERSIONS:
             # The specification's default (basic, resultType). The SDK's models of the modern era have none,
             # and would refuse what a tool has answered that has run.
-            kind = result.setdefault("resultType", "complete")
+            kind = result.get("resultType")
+            if kind is None:
+                kind = result["resultType"] = "complete"
             if not isinstance(kind, str) or kind not in self.result_types:
                 # Not to be taken for the result itself: only an extension that was not asked for knows.
                 raise RequestFailedError(
                     f"{method!r} was answered with a result of the unknown type {str(kind)[:80]!r}",
                     reason="violation",
+                    result=result,
                 )
         return result
 

@@ -33,7 +33,8 @@ where the session is, not where it has been."""
 
 _Watcher = tuple[MemoryObjectSendStream[SessionState], MemoryObjectReceiveStream[SessionState]]
 
-_Make = Callable[[Callable[[SessionState], None]], SessionActor]
+_Make = Callable[[Callable[[SessionState], None], float | None], SessionActor]
+"""Makes a session that reports its states and, if a time is given, is to be ready by then."""
 
 
 @final
@@ -130,6 +131,16 @@ class SessionKeeper:
         Bounded by the connect deadline of the session, preceded by the goodbye of the one before.
         """
         unlimited = CallDeadline(math.inf, math.inf)
+        while True:
+            actor = await self._current(lease, unlimited)
+            try:
+                return await actor.wait_ready(unlimited)
+            except ConnectError:
+                if not actor.was_lost_to_the_probe:
+                    raise
+
+    async def _current(self, lease: Lease, unlimited: CallDeadline) -> SessionActor:
+        """The session that is alive, started if there is none."""
         while (actor := self._actor) is not None and actor.is_over and actor.state is not SessionState.CLOSED:
             # One session at a time: a server may allow no second one, a port, file or device neither.
             with guard(self._closing, unlimited, what="waiting for the session before"):
@@ -138,8 +149,8 @@ class SessionKeeper:
             if lease not in self._leases:
                 # Closed in the very moment the wait was over: nobody holds what would be started.
                 raise NotConnectedError(f"{self._name} was closed")
-            actor = self._start()
-        return await actor.wait_ready(unlimited)
+            actor = self._start(actor)
+        return actor
 
     async def session(self, deadline: CallDeadline) -> TypedSession:
         """A ready session for a call. One that died is replaced, as `Restart` allows."""
@@ -159,14 +170,14 @@ class SessionKeeper:
                 try:
                     return await actor.wait_ready(deadline)
                 except (ConnectError, DeadlineExceededError) as error:
-                    if not self._may_try_again(error):
+                    if not actor.was_lost_to_the_probe and not self._may_try_again(error):
                         raise
                 continue
-            if self._restart is None:
+            if self._restart is None and not actor.was_lost_to_the_probe:
                 actor.failure.check()
             await self._before_replacing(actor, deadline)
             if self._actor is actor and actor.is_over and len(self._leases):
-                self._start()
+                self._start(actor)
 
     def check_loop(self) -> None:
         """A client in use can be reached from the event loop it is used in, and from no other."""
@@ -193,7 +204,7 @@ class SessionKeeper:
             # Shared by all who wait, so that they do not add up to a storm of attempts.
             await anyio.sleep_until(self._not_before)
 
-    def _start(self) -> SessionActor:
+    def _start(self, dead: SessionActor | None) -> SessionActor:
         tasks = self._tasks
         if tasks is None:
             raise NotConnectedError(f"{self._name} has no task group to run in any more")
@@ -208,7 +219,7 @@ class SessionKeeper:
             if state is SessionState.READY:
                 became_ready = True
                 self._failures = 0
-            elif state is SessionState.CLOSING and not became_ready:
+            elif state is SessionState.CLOSING and not became_ready and not actor.was_lost_to_the_probe:
                 self._failures += 1
                 if self._restart is not None:
                     # Past the last attempt each call makes one of its own; its wait grows no further.
@@ -218,7 +229,9 @@ class SessionKeeper:
             for send, receive in self._watchers:
                 _push(send, receive, state)
 
-        actor = self._make(on_state)
+        # A server that ended over the probe has had its part of the time to connect: one deadline for both.
+        within = dead is not None and dead.was_lost_to_the_probe and dead.connect_by > anyio.current_time()
+        actor = self._make(on_state, dead.connect_by if dead is not None and within else None)
         try:
             tasks.start_soon(actor.run, name=f"anyio_mcp session {self._name}")
         except RuntimeError as error:

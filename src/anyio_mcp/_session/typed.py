@@ -10,9 +10,12 @@ import anyio
 from mcp import ClientSession
 from mcp.client import CacheMode
 from mcp.client.session import ClientRequestContext, IncomingMessage
+from mcp.shared.dispatcher import ProgressFnT
+from mcp.shared.message import ClientMessageMetadata
 from mcp.types import (
     METHOD_NOT_FOUND,
     CallToolResult,
+    ClientRequest,
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
@@ -21,19 +24,22 @@ from mcp.types import (
     ElicitResult,
     ErrorData,
     Implementation,
+    InitializeResult,
     ListRootsResult,
     ListToolsResult,
     LoggingLevel,
     LoggingMessageNotificationParams,
     PaginatedRequestParams,
+    Request,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anyio_mcp._session.catalog import ListPage, ToolCatalog
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
-from anyio_mcp._session.negotiation import negotiate
+from anyio_mcp._session.negotiation import KnownEra, negotiate
+from anyio_mcp._session.reading import Answer, LenientDispatcher, current_answer, read_result
 from anyio_mcp._session.responses import ResponseCache
 from anyio_mcp._session.tasks.dialects import dialect_of
 from anyio_mcp._session.tasks.driver import follow_for_caller, forsake_unclaimed
@@ -45,6 +51,7 @@ from anyio_mcp.config import DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS
 from anyio_mcp.settings import Callbacks
 
 _Result = TypeVar("_Result")
+_ReadT = TypeVar("_ReadT", bound=BaseModel)
 
 OpenResponses = Callable[[Callable[[], str | None], Errands], ResponseCache | None]
 """Makes the kept results of a session, from its protocol version and its errands; None keeps none."""
@@ -63,10 +70,13 @@ class TypedSession(ClientSession):
         extensions: Extensions,
         responses: OpenResponses,
         max_rounds: int,
+        known_era: KnownEra,
+        default_ttl_ms: int,
         **kwargs: Any,
     ) -> None:
+        self._reader = LenientDispatcher(dispatcher, default_ttl_ms=default_ttl_ms)
         super().__init__(
-            dispatcher=dispatcher,
+            dispatcher=self._reader,
             extensions={**extensions.advertised, tasks_extension.identifier: tasks_extension.settings()},
             result_claims={**extensions.claims, tasks_extension.identifier: tasks_extension.claims()},
             notification_bindings=[*extensions.bindings, *tasks_extension.notifications()],
@@ -94,6 +104,45 @@ class TypedSession(ClientSession):
             }
         )
         self._negotiating: anyio.Event | None = None
+        self._known_era = known_era
+        self.is_probing = False
+        """`server/discover` has been sent, and nothing has come of it yet."""
+
+    async def send_request(
+        self,
+        request: ClientRequest | Request[Any, Any],
+        result_type: type[_ReadT] | TypeAdapter[_ReadT],
+        request_read_timeout_seconds: float | None = None,
+        metadata: ClientMessageMetadata | None = None,
+        progress_callback: ProgressFnT | None = None,
+    ) -> _ReadT:
+        """As the SDK's, with an answer that is read as far as it can be.
+
+        Raises `RequestFailedError` (`violation`), which carries the answer, for one that cannot.
+        """
+        answer = Answer()
+        token = current_answer.set(answer)
+        try:
+            result = await super().send_request(
+                request, result_type, request_read_timeout_seconds, metadata, progress_callback
+            )
+        except ValidationError as error:
+            answer.unreadable(error)
+        finally:
+            current_answer.reset(token)
+        return answer.complete(result)
+
+    def blames_the_probe(self) -> bool:
+        """The server has ended the session. Whether it did so over `server/discover`; if so, the next
+        session does without."""
+        if self.is_probing:
+            self._known_era.is_older = True
+        return self.is_probing
+
+    async def handshake(self, version: str) -> InitializeResult:
+        """Initialize, with an offer of `version`."""
+        self._reader.offer = version
+        return await self.initialize()
 
     @cached_property
     def tool_answers(self) -> TypeAdapter[BaseModel]:
@@ -156,9 +205,12 @@ class TypedSession(ClientSession):
             self._forget("resources/read", uri)
 
     async def negotiate(
-        self, mode: str, deadline: CallDeadline, *, prior: DiscoverResult | None = None
+        self, mode: str, deadline: CallDeadline, *, seconds: float, prior: DiscoverResult | None = None
     ) -> None:
-        """Settle the era, once, however many tasks ask for it at the same time."""
+        """Settle the era, once, however many tasks ask for it at the same time.
+
+        `seconds` is what connecting may take, of which the probe uses a part.
+        """
         while self.protocol_version is None:
             if self._negotiating is not None:
                 with guard(self.failure, deadline, what="waiting for the negotiation"):
@@ -166,7 +218,7 @@ class TypedSession(ClientSession):
                 continue
             done = self._negotiating = anyio.Event()
             try:
-                await negotiate(self, mode, seconds=deadline.remaining(), prior=prior)
+                await negotiate(self, mode, seconds=seconds, known=self._known_era, prior=prior)
             finally:
                 # On every path, so that the next in line takes over when this task was cancelled.
                 self._negotiating = None
@@ -184,6 +236,8 @@ def typed_session(
     responses: OpenResponses,
     max_rounds: int,
     log_level: LoggingLevel | None,
+    known_era: KnownEra,
+    default_ttl_ms: int,
 ) -> TypedSession:
     """A session whose callbacks are looked up when they are needed.
 
@@ -217,7 +271,8 @@ def typed_session(
     async def finish_task(created: CreatedTask) -> CallToolResult:
         deadline = current_deadline.get() or CallDeadline(DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS)
         record = tasks.start(created.snapshot())
-        return CallToolResult.model_validate(await follow_for_caller(session, record, deadline))
+        raw = await follow_for_caller(session, record, deadline)
+        return await read_result("tools/call", raw, CallToolResult)
 
     extension = TasksExtension(
         tasks, dispatcher.errands, lambda: dialect_of(session.protocol_version), finish_task
@@ -238,6 +293,8 @@ def typed_session(
         extensions=extensions,
         responses=responses,
         max_rounds=max_rounds,
+        known_era=known_era,
+        default_ttl_ms=default_ttl_ms,
     )
     dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from anyio_mcp._text import printable
+from anyio_mcp.content import UnknownContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,9 @@ def error_text(result: CallToolResult) -> str:
     return " ".join(result_as_text(result)) or "the tool failed without a word"
 
 
-def _block(block: ContentBlock) -> str:
+def _block(block: ContentBlock | UnknownContent) -> str:
+    if isinstance(block, UnknownContent):
+        return f"[content of the unknown type {block.type!r}: {json.dumps(block.model_extra)}]"
     if isinstance(block, TextContent):
         return block.text
     if isinstance(block, ImageContent | AudioContent):

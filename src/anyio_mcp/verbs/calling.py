@@ -20,6 +20,7 @@ from mcp.types import CallToolResult as RawToolResult
 from pydantic import BaseModel
 
 from anyio_mcp._session.catalog import list_all_tools
+from anyio_mcp._session.reading import read_result
 from anyio_mcp._session.rounds import finish_rounds
 from anyio_mcp._session.tasks.starting import CreatedTask, TaskWish, send_or_start
 from anyio_mcp._session.tasks.wire import TaskSnapshot
@@ -113,6 +114,6 @@ def refuse(error: ResultSchemaError) -> NoReturn:
     raise fresh(error)
 
 
-def task_result(raw: dict[str, Any]) -> RawToolResult:
+async def task_result(raw: dict[str, Any]) -> RawToolResult:
     """The answer that came as the result of a task."""
-    return RawToolResult.model_validate(raw, by_name=False)
+    return await read_result("tools/call", raw, RawToolResult)

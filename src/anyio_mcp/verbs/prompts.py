@@ -21,6 +21,7 @@ from mcp.types import (
 from pydantic import TypeAdapter
 
 from anyio_mcp._session.catalog import MAX_PAGES
+from anyio_mcp._session.reading import read_result
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
@@ -121,7 +122,7 @@ class PromptVerbs(TaskVerbs):
         async def present(
             raw: dict[str, Any], session: TypedSession, deadline: CallDeadline
         ) -> Callable[[], GetPromptResult]:
-            result = GetPromptResult.model_validate(raw, by_name=False)
+            result = await read_result("prompts/get", raw, GetPromptResult)
             return lambda: result
 
         return PromptTask(self, record, partial(self._result_of, record, present))

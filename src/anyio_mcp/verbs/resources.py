@@ -30,6 +30,7 @@ from mcp.types import (
 from pydantic import AnyUrl, TypeAdapter
 
 from anyio_mcp._session.catalog import MAX_PAGES
+from anyio_mcp._session.reading import read_result
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
@@ -169,7 +170,7 @@ class ResourceVerbs(TaskVerbs):
         async def present(
             raw: dict[str, Any], session: TypedSession, deadline: CallDeadline
         ) -> Callable[[], list[TextResourceContents | BlobResourceContents]]:
-            result = ReadResourceResult.model_validate(raw, by_name=False)
+            result = await read_result("resources/read", raw, ReadResourceResult)
             return lambda: list(result.contents)
 
         return ResourceTask(self, record, partial(self._result_of, record, present))

@@ -257,7 +257,7 @@ class ToolVerbs(TaskVerbs):
             answer = await call(session, deadline)
             if isinstance(answer, TaskSnapshot):
                 record = self._tasks.start(answer)
-                answer = task_result(await follow_for_caller(session, record, deadline))
+                answer = await task_result(await follow_for_caller(session, record, deadline))
             return await self._judge(session, name, answer, deadline) if typed else (answer, None)
 
         return await self._operate(
@@ -275,7 +275,7 @@ class ToolVerbs(TaskVerbs):
         finish: Callable[[RawToolResult, Tool | None], CallToolResult[Any]],
     ) -> ToolTask[Any]:
         async def judge(raw: dict[str, Any], session: TypedSession, deadline: CallDeadline) -> Presented:
-            return partial(finish, *await self._judge(session, name, task_result(raw), deadline))
+            return partial(finish, *await self._judge(session, name, await task_result(raw), deadline))
 
         return ToolTask(self, record, partial(self._result_of, record, judge))
 

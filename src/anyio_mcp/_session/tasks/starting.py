@@ -16,6 +16,7 @@ from mcp.types import METHOD_NOT_FOUND, Request, Result
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from anyio_mcp._session.reading import read_result
 from anyio_mcp._session.tasks.wire import TaskSnapshot, read_created, read_snapshot
 from anyio_mcp._session.watchdog import CallDeadline
 
@@ -92,7 +93,7 @@ async def _send_augmented(
     if on_progress is not None:
         options["on_progress"] = on_progress
     raw = await session.dispatcher.send_raw_request(data["method"], params, options)
-    return read_created(raw) or answer.validate_python(raw, by_name=False)
+    return read_created(raw) or await read_result(data["method"], raw, answer)
 
 
 def _is_task_only(session: TypedSession, request: Request[Any, Any], name: str) -> bool:
