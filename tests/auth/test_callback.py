@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import anyio
 import httpx2
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import Listener, SocketStream
 
 from anyio_mcp.auth import callback
 from anyio_mcp.auth.callback import CallbackListener, bind_callback, listen_for_callback
@@ -127,18 +129,77 @@ async def test_a_silent_connection_holds_up_nobody_and_is_closed_in_time(
         assert await everything(silent) == b""
 
 
-async def test_more_visitors_than_there_is_room_for_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [0, 1, 50])
+async def test_the_browser_gets_through_however_many_others_are_there_and_say_nothing(
+    monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
     monkeypatch.setattr(callback, "MAX_VISITORS", 2)
-    async with listening() as listener:
-        first = await anyio.connect_tcp("127.0.0.1", listener.port)
-        second = await anyio.connect_tcp("127.0.0.1", listener.port)
-        async with first:
-            async with second:
-                assert await get(listener, GOOD) == b""
-            # Room again, as soon as the listener has seen the second one go.
-            while not (page := await get(listener, GOOD)):
-                pass
-            assert b"200 OK" in page
+    async with AsyncExitStack() as visitors, listening() as listener:
+        silent = [
+            await visitors.enter_async_context(await anyio.connect_tcp("127.0.0.1", listener.port))
+            for _ in range(2 + more)
+        ]
+        assert b"200 OK" in await get(listener, GOOD)
+        assert (await listener.wait()).code == "c0de"
+        # The oldest made room: no more than there is room for were there at a time.
+        assert await everything(silent[0]) == b""
+
+
+async def test_a_visitor_that_trickles_is_sent_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callback, "VISIT_SECONDS", 0.2)
+    async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as slow:
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
+            while True:
+                await slow.send(b"G")
+                with anyio.move_on_after(0.01):
+                    await slow.receive()
+        assert b"200 OK" in await get(listener, GOOD)
+
+
+@pytest.mark.parametrize("family", ["127.0.0.1", "::1"])
+async def test_localhost_is_listened_at_wherever_a_browser_looks_for_it(family: str) -> None:
+    with anyio.fail_after(5):
+        async with listen_for_callback(await bind_callback(0, "localhost"), "/back") as listener:
+            listener.expect(STATE)
+            try:
+                stream = await anyio.connect_tcp(family, listener.port)
+            except OSError:
+                pytest.skip(f"no {family} on this machine")
+            async with stream:
+                await stream.send(f"GET /back?code=c&state={STATE} HTTP/1.1\r\n\r\n".encode())
+                assert b"200 OK" in await everything(stream)
+            assert (await listener.wait()).code == "c"
+
+
+async def test_a_port_that_fails_to_accept_once_is_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callback, "_PAUSE_SECONDS", 0.0)
+    servers = await bind_callback()
+
+    class Exhausted(Listener[SocketStream]):
+        """Has no file descriptor left at first."""
+
+        def __init__(self) -> None:
+            self.failed = False
+
+        async def serve(self, handler: Any, task_group: Any = None) -> None:
+            if not self.failed:
+                self.failed = True
+                raise OSError(errno.EMFILE, "too many open files")
+            await servers[0].serve(handler, task_group)
+
+        async def aclose(self) -> None:
+            await servers[0].aclose()
+
+        @property
+        def extra_attributes(self) -> Any:
+            return servers[0].extra_attributes
+
+    with anyio.fail_after(5):
+        async with listen_for_callback([Exhausted()]) as listener:
+            listener.expect(STATE)
+            assert b"200 OK" in await get(listener, GOOD)
 
 
 async def test_only_the_first_callback_counts() -> None:

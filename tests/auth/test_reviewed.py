@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import threading
 from collections.abc import AsyncGenerator
@@ -28,10 +27,14 @@ from anyio_mcp import (
     Timeouts,
 )
 from anyio_mcp.auth import provider, store
+from anyio_mcp.auth.answers import token_answer
+from anyio_mcp.auth.browser import Browser as SignInBrowser
 from anyio_mcp.auth.callback import bind_callback, listen_for_callback
-from anyio_mcp.auth.flow import _Browser
-from anyio_mcp.auth.provider import TokenAuth, screened
+from anyio_mcp.auth.driver import FlowDriver
+from anyio_mcp.auth.origins import Origins
+from anyio_mcp.auth.provider import TokenAuth
 from anyio_mcp.auth.records import AuthorizationRecord
+from anyio_mcp.auth.sharing import Authorization
 from tests.auth.conftest import Browser, fetch
 from tests.auth.server import GuardedServer
 from tests.auth.test_sign_in import adds
@@ -78,22 +81,27 @@ async def test_only_a_call_opens_a_browser_and_neither_its_cancellation_nor_leav
         ("DELETE", {"mcp-session-id": "s"}, b"", False),
     ],
 )
-async def test_a_turn_nobody_would_end_ends_by_itself(
+async def test_who_waits_for_a_token_without_a_caller_waits_for_a_while_only(
     monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], content: bytes, attended: bool
 ) -> None:
     monkeypatch.setattr(provider, "UNATTENDED_SECONDS", 0.01)
     request = httpx2.Request(method, URL, headers=headers, content=content)
-    async with httpx2.AsyncClient() as client:
-        auth = TokenAuth(client)
+
+    class Never(TokenAuth):
+        def _authorization(self) -> str | None:
+            return None
+
+        async def wait(self) -> bool:
+            return await self._renewed(request, "any", anyio.sleep_forever)
+
+    async with httpx2.AsyncClient() as client, anyio.create_task_group() as tg:
+        auth = Never(client, tg, Authorization(None, None))
         with anyio.move_on_after(0.05 if attended else 5) as patience:
             with pytest.raises(OAuthFlowError, match="no token was obtained"):
-                async with auth.turn(request):
-                    await anyio.sleep_forever()
+                await auth.wait()
         assert patience.cancelled_caught is attended
         assert not auth.waiting
-        with anyio.fail_after(1):
-            async with auth.turn(request):
-                assert auth.waiting
+        # Nobody waits for it any more, so that it has ended.
 
 
 async def test_two_sessions_that_refresh_at_once_need_no_browser(
@@ -127,9 +135,14 @@ async def test_a_browser_that_stays_open_holds_up_nobody(server: GuardedServer) 
 
 async def test_the_query_of_an_endpoint_is_kept() -> None:
     urls: list[str] = []
+
+    def same(fields: dict[str, str]) -> dict[str, str]:
+        return fields
+
     async with listen_for_callback(await bind_callback()) as listener:
-        await _Browser(lambda url: urls.append(url), listener).open("https://as/go?p=1?state=s&client_id=me")
-        await _Browser(lambda url: urls.append(url), listener).open("https://as/go?state=s")
+        shown = SignInBrowser(lambda url: urls.append(url), listener, amend=same)
+        await shown.open("https://as/go?p=1?state=s&client_id=me")
+        await shown.open("https://as/go?state=s")
         assert parse_qs(urlsplit(urls[0]).query) == {"p": ["1"], "state": ["s"], "client_id": ["me"]}
         assert urls[1] == "https://as/go?state=s"
         await anyio.to_thread.run_sync(fetch, f"{listener.redirect_uri}?code=c&state=s")
@@ -202,11 +215,11 @@ class Downgrade(httpx2.Auth):
 
 async def test_the_secrets_of_a_server_with_tls_are_sent_nowhere_without() -> None:
     async with httpx2.AsyncClient() as client:
-        auth = TokenAuth(client)
-        with pytest.raises(OAuthFlowError, match="without TLS"):
-            await auth.pump(Downgrade(), httpx2.Request("POST", URL))
-        with pytest.raises(OAuthFlowError, match="exchange"):
-            await auth.pump(Downgrade(), httpx2.Request("POST", URL.replace("https", "http")))
+        for url, why in ((URL, "without TLS"), ("http://127.0.0.1:1/mcp", "exchange")):
+            origins = Origins(server_url=url)
+            driver = FlowDriver(Downgrade(), client, origins, own=False, pkce=True)
+            with pytest.raises(OAuthFlowError, match=why):
+                await driver.run(httpx2.Request("POST", url))
 
 
 def test_no_secret_comes_back_from_a_token_endpoint_however_it_is_spelled() -> None:
@@ -216,7 +229,7 @@ def test_no_secret_comes_back_from_a_token_endpoint_however_it_is_spelled() -> N
     )
     for text in ("hu/sh", "hu%2Fsh", basic, "c0/d+e", request.content.decode()):
         body: Any = {"error": "no", "error_description": f"not {text}!"}
-        shown = screened(request, 400, json.dumps(body).encode()).decode()
+        shown = token_answer(request, httpx2.Response(400, json=body))[1].decode()
         assert "***!" in shown
         assert not [secret for secret in ("hu/sh", "hu%2Fsh", basic, "c0/d", "c0%2F") if secret in shown]
 

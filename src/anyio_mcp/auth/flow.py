@@ -2,144 +2,230 @@
 
 The protocol is the SDK's `OAuthClientProvider`; one is made for each time a token has to be obtained, from
 what the store holds at that moment, so that connections and processes share what one of them obtained.
-This file decides when that is, opens the browser, and waits for its return.
+This file decides when that is, and what it is done with.
 """
 
 from __future__ import annotations
 
-import re
-import webbrowser
 from collections.abc import AsyncGenerator
 from typing import Final, final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import anyio
 import httpx2
-from anyio.abc import Listener, SocketStream
-from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, OAuthFlowError, TokenStorage
+from anyio.abc import Listener, SocketStream, TaskGroup
+from mcp.client.auth import OAuthClientProvider, OAuthFlowError, OAuthTokenError, TokenStorage
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl
 
-from anyio_mcp.auth.callback import HOST, CallbackListener, bind_callback, listen_for_callback
-from anyio_mcp.auth.oauth import OAuth, OpenBrowser
-from anyio_mcp.auth.provider import TokenAuth, attended, challenged, drop
+from anyio_mcp.auth.answers import quotable
+from anyio_mcp.auth.browser import Browser
+from anyio_mcp.auth.callback import bind_callback, listen_for_callback
+from anyio_mcp.auth.challenges import Challenge, challenge_of
+from anyio_mcp.auth.driver import FlowDriver, described
+from anyio_mcp.auth.oauth import AUTO, OAuth
+from anyio_mcp.auth.origins import Origins
+from anyio_mcp.auth.provider import QUIET, TokenAuth, attended, drop, give_up, stand_in_for
 from anyio_mcp.auth.records import ServerTokens
-from anyio_mcp.handlers.handler import Handler
+from anyio_mcp.auth.sharing import MAX_FAILURES, PAUSE_SECONDS, authorization_for
 
-_SCOPE_PARAMETER: Final = re.compile(r'\bscope=("[^"]*"|[^\s,]+)\s*,?\s*')
 _LONG_AGO: Final = 1.0
-_CLOSING_SECONDS: Final = 1.0
-"""For what shows a browser to end by itself, once that has come back."""
+_QUIET_ATTEMPTS: Final = 3
+"""Tokens of a store, or for a refresh token, that one request tries before a person is asked."""
 
 
 @final
 class OAuthFlow(TokenAuth):
     """`OAuth` at work for one connection to one server."""
 
-    def __init__(self, settings: OAuth, server_url: str, client: httpx2.AsyncClient) -> None:
-        super().__init__(client)
+    def __init__(
+        self, settings: OAuth, server_url: str, client: httpx2.AsyncClient, tasks: TaskGroup, *, own: bool
+    ) -> None:
         parts = urlsplit(server_url)
         # Neither user info nor fragment is part of the name of a resource. A query may be, but then the
         # server says so itself; one that holds a secret is not for authorization servers and browsers.
         named = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
         self._server_url = named._replace(query="").geturl()
         self._settings = settings
-        self._tokens = ServerTokens(settings.token_store, named.geturl())
+        self._client_of_ours = own
+        self._origins = Origins(
+            server_url=self._server_url,
+            issuer=settings.issuer,
+            plain_http=settings.allow_plain_http,
+            resolves=own,
+        )
+        tokens = ServerTokens(
+            settings.token_store,
+            named.geturl(),
+            client_id=settings.client_id or settings.client_metadata_url,
+            scopes=settings.scopes,
+            issuer=settings.issuer,
+        )
+        # Sessions of one store share the record too: what the last of them has obtained needs no reading.
+        shared = authorization_for(settings.token_store, tokens.key, lambda: tokens)
+        super().__init__(client, tasks, shared)
+        self._tokens: ServerTokens = shared.state
         self._loaded = False
+        self._refused_refresh: str | None = None
 
     async def async_auth_flow(
         self, request: httpx2.Request
     ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        await self._start(request)
+        await self._prepare(request)
         response = yield request
-        # Adopted once more: a refresh is refused as well when somebody else was faster with it.
-        for renew in (self._adopt, self._refresh, self._adopt, self._sign_in):
-            # A browser is for those who wait: of the others nobody would know why it opens, or when to stop.
-            if not challenged(response) or (renew == self._sign_in and not attended(request)):
-                return
-            async with self.turn(request):
-                # Another request may have renewed it while this one waited.
-                renewed = self._is_news(request) or await renew(request, response)
-            if renewed:
-                await drop(response)
-                self._bear(request)
-                response = yield request
+        for _ in range(_QUIET_ATTEMPTS):
+            challenge = challenge_of(response)
+            # A token that was refused for its scopes is good: only what another process has obtained helps.
+            if challenge is None or not await self._renewed_quietly(request, challenge.status == 401):
+                break
+            await drop(response)
+            self._bear(request)
+            response = yield request
+        challenge = challenge_of(response)
+        # A browser is for those who wait: of the others nobody would know why it opens, or when to stop.
+        if challenge is None or not attended(request) or self._is_paused(challenge):
+            return
+        if not await self._signed_in(request, challenge):
+            return
+        await drop(response)
+        self._bear(request)
+        response = yield request
+        if challenge_of(response) is None:
+            self._shared.helped()
+        else:
+            give_up(self._shared, challenge.status, request)
 
-    async def _start(self, request: httpx2.Request) -> None:
+    async def _prepare(self, request: httpx2.Request) -> None:
         """Give the request the token there is, if there is one; nobody is asked to sign in yet."""
         if not self._loaded or self._tokens.record.stale:
-            async with self.turn(request):
-                if not self._loaded or self._tokens.record.stale:
-                    record = await self._tokens.load()
-                    self._loaded = True
-                    if record.stale:
-                        await self._refresh(request)
+            await self._renewed_quietly(request, refresh=True)
+            self._loaded = True
         self._bear(request)
 
     def _bear(self, request: httpx2.Request) -> None:
         token = self._tokens.record.access_token
         if token is not None:
+            self._origins.check_server()
             request.headers["authorization"] = f"Bearer {token}"
 
-    def _is_news(self, request: httpx2.Request) -> bool:
-        token = self._tokens.record.access_token
-        return token is not None and request.headers.get("authorization") != f"Bearer {token}"
-
-    # Three ways to another token, from the cheapest on. Each returns whether there is one.
-
-    async def _adopt(self, request: httpx2.Request, _: httpx2.Response) -> bool:
-        """What another connection, or another process, has stored meanwhile."""
-        record = await self._tokens.load()
-        return self._is_news(request) and not record.stale
-
-    async def _refresh(self, request: httpx2.Request, challenge: httpx2.Response | None = None) -> bool:
-        """A new token for the old one, without anybody noticing."""
+    def _authorization(self) -> str | None:
         record = self._tokens.record
-        if not record.refreshable or (challenge is not None and challenge.status_code != 401):
+        return None if record.access_token is None or record.stale else f"Bearer {record.access_token}"
+
+    def _is_paused(self, challenge: Challenge) -> bool:
+        """Whether nobody is to be asked now. Raises what the last sign-ins came to, if they failed."""
+        if not self._shared.paused(challenge.status):
             return False
+        failure = self._shared.last_failure
+        if failure is not None:
+            raise OAuthFlowError(
+                f"signing in has failed {MAX_FAILURES} times in a row and is not tried again "
+                f"within {PAUSE_SECONDS:g} s: {failure}"
+            )
+        return True
+
+    # Two ways to another token.
+
+    async def _renewed_quietly(self, request: httpx2.Request, refresh: bool) -> bool:
+        refused = request.headers.get("authorization", "").removeprefix("Bearer ") or None
+
+        async def obtain() -> None:
+            await self._obtain_quietly(request, refused, refresh)
+
+        return await self._renewed(request, QUIET, obtain, lasting=True)
+
+    async def _obtain_quietly(self, request: httpx2.Request, refused: str | None, refresh: bool) -> None:
+        """What another process has stored meanwhile; or a new token for the old one, nobody noticing."""
+        record = await self._tokens.load()
+        if record.access_token not in (None, refused) and not record.stale:
+            return
+        old = None if record.tokens is None else record.tokens.refresh_token
+        if not refresh or old is None or old == self._refused_refresh:
+            return
         before = record.access_token
         storage = _FlowStorage(self._tokens, self._settings, None)
         provider = self._provider(storage)
         provider.context.oauth_metadata = record.metadata
         # The SDK refreshes what it takes for expired, and cannot know the age of what was stored.
         provider.context.token_expiry_time = _LONG_AGO
-        await self.pump(provider, request)
-        if record.access_token == before and record.tokens is not None:
-            # Refused. What expired and cannot be refreshed is of no use; what has not may be.
-            record.tokens = None if record.stale else record.tokens.model_copy(update={"refresh_token": None})
-        return record.access_token not in (None, before)
+        await self._driver(provider).run(stand_in_for(request))
+        if self._tokens.record.access_token != before:
+            return
+        # Refused: another process may have been faster with it. If not, it is not presented again.
+        self._refused_refresh = old
+        record = await self._tokens.load()
+        if record.access_token == before and record.tokens is not None and record.stale:
+            record.tokens = None
 
-    async def _sign_in(self, request: httpx2.Request, challenge: httpx2.Response) -> bool:
+    async def _signed_in(self, request: httpx2.Request, challenge: Challenge) -> bool:
+        async def obtain() -> None:
+            helped = False
+            failure: Exception | None = None
+            try:
+                await self._sign_in(request, challenge)
+                helped = True
+            except Exception as error:
+                failure = described(error)
+                raise
+            finally:
+                # Also when it was given up: the user has looked at a browser to no avail.
+                if not helped:
+                    self._shared.failed(failure or OAuthFlowError("nobody has finished it"))
+
+        need = ("sign in", challenge.status, challenge.scope if challenge.is_step_up else None)
+        return await self._renewed(request, need, obtain, asks_a_person=True)
+
+    async def _sign_in(self, request: httpx2.Request, challenge: Challenge) -> None:
         """A token for the word of the user, in a browser."""
-        before = self._tokens.record.access_token
-        async with listen_for_callback(await self._bind()) as listener:
-            storage = _FlowStorage(self._tokens, self._settings, AnyUrl(listener.redirect_uri))
-            storage.hides_tokens = challenge.status_code == 401
-            provider = self._provider(storage, _Browser(self._settings.open_browser, listener))
-            await self.pump(provider, request, self._asking(challenge))
-        return self._tokens.record.access_token not in (None, before)
+        self._origins.check_server()
+        settings, redirect = self._settings, self._settings.redirect
+        async with listen_for_callback(await self._bind(), redirect.path) as listener:
+            storage = _FlowStorage(self._tokens, settings, AnyUrl(redirect.uri(listener.port)))
+            storage.hides_tokens = not challenge.is_step_up
+            storage.chosen = () if challenge.is_step_up else tuple(settings.scopes or ())
+            browser = Browser(settings.open_browser, listener, amend=self._amended)
+            provider = self._provider(storage, browser)
+            driver = self._driver(provider)
+            browser.check = driver.check_metadata
+            browser.metadata = lambda: provider.context.oauth_metadata
+            refused = request.headers.get("authorization") if challenge.is_step_up else None
+            await driver.run(stand_in_for(request), self._asked(challenge), refused)
 
-    async def _bind(self) -> Listener[SocketStream]:
+    async def _bind(self) -> list[Listener[SocketStream]]:
         """Where the browser will be sent back to: where the client is registered, if that is still free."""
-        port = self._settings.callback_port
+        redirect = self._settings.redirect
         try:
-            return await bind_callback(port or _registered_port(self._tokens.record.client))
+            return await bind_callback(redirect.port or self._registered_port(), redirect.host)
         except OSError as error:
-            if port is not None:
-                raise OAuthFlowError(f"cannot listen on port {port} of 127.0.0.1: {error.strerror}") from None
+            if redirect.port:
+                where = f"port {redirect.port} of {redirect.host}"
+                raise OAuthFlowError(f"cannot listen on {where}: {error.strerror}") from None
         # A client registered for a port that somebody else has now is of no use: one more is registered.
-        return await bind_callback()
+        return await bind_callback(0, redirect.host)
 
-    def _asking(self, challenge: httpx2.Response) -> httpx2.Response:
+    def _registered_port(self) -> int:
+        """The port a client was registered for; 0 if it was not by us."""
+        client, redirect = self._tokens.record.client, self._settings.redirect
+        for uri in (client and client.redirect_uris) or ():
+            if uri.port is not None and str(uri) == str(AnyUrl(redirect.uri(uri.port))):
+                return uri.port
+        return 0
+
+    def _asked(self, challenge: Challenge) -> Challenge:
         """The challenge, naming the scopes of the user's choice if there are any."""
         scopes = self._settings.scopes
-        if challenge.status_code != 401 or not scopes:
+        if challenge.is_step_up or not scopes:
             return challenge
-        named = _SCOPE_PARAMETER.sub("", challenge.headers.get("www-authenticate", "Bearer"))
-        value = f'Bearer scope="{" ".join(scopes)}", {named.removeprefix("Bearer").strip()}'.rstrip(", ")
-        return httpx2.Response(401, headers={"www-authenticate": value}, request=challenge.request)
+        return Challenge(challenge.status, " ".join(scopes), challenge.resource_metadata)
 
-    def _provider(self, storage: _FlowStorage, browser: _Browser | None = None) -> OAuthClientProvider:
+    def _amended(self, fields: dict[str, str]) -> dict[str, str]:
+        """The parameters of a request, with the `resource` of the user's choice."""
+        resource = self._settings.resource
+        if resource == AUTO:
+            return fields
+        rest = {name: value for name, value in fields.items() if name != "resource"}
+        return rest if resource is None else {**rest, "resource": resource}
+
+    def _provider(self, storage: _FlowStorage, browser: Browser | None = None) -> OAuthClientProvider:
         metadata = OAuthClientMetadata(
             redirect_uris=None if storage.redirect is None else [storage.redirect],
             client_name=self._settings.client_name,
@@ -155,6 +241,18 @@ class OAuthFlow(TokenAuth):
         storage.provider = provider
         return provider
 
+    def _driver(self, provider: OAuthClientProvider) -> FlowDriver:
+        settings = self._settings
+        return FlowDriver(
+            provider,
+            self._client,
+            self._origins,
+            own=self._client_of_ours,
+            pkce=not settings.assume_pkce,
+            amend=None if settings.resource == AUTO else self._amended,
+            registers=settings.client_id is None,
+        )
+
 
 @final
 class _FlowStorage(TokenStorage):
@@ -165,6 +263,8 @@ class _FlowStorage(TokenStorage):
         self.provider: OAuthClientProvider | None = None
         self.hides_tokens = False
         """A token that was refused must not keep the flow from asking for another one."""
+        self.chosen: tuple[str, ...] = ()
+        """The scopes of the user's choice, where they are asked for."""
         self._tokens = tokens
         self._settings = settings
 
@@ -172,6 +272,11 @@ class _FlowStorage(TokenStorage):
         return None if self.hides_tokens else self._tokens.record.tokens
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
+        if tokens.scope and self.chosen and not _grants_any(tokens.scope, self.chosen):
+            # Whoever has agreed to it has agreed to something else than what this program is to do.
+            raise OAuthTokenError(
+                f"the token is for {quotable(tokens.scope)!r}, for none of the scopes that were asked for"
+            )
         metadata = None if self.provider is None else self.provider.context.oauth_metadata
         if metadata is not None:
             self._tokens.record.metadata = metadata
@@ -197,51 +302,8 @@ class _FlowStorage(TokenStorage):
         await self._tokens.set_client_info(client_info)
 
 
-@final
-class _Browser:
-    """Sends the user to a URL, and waits for what comes back."""
-
-    def __init__(self, opener: OpenBrowser | None, listener: CallbackListener) -> None:
-        self._show = Handler("browser", opener or webbrowser.open)
-        self._listener = listener
-
-    async def open(self, url: str) -> None:
-        # An endpoint may have a query of its own (RFC 6749, 3.1), and the SDK puts its "?" behind that.
-        endpoint, _, query = url.rpartition("?")
-        url = f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
-        (state,) = parse_qs(query)["state"]
-        self._listener.expect(state)
-        shown: object = None
-        failure: Exception | None = None
-        async with anyio.create_task_group() as showing:
-            showing.start_soon(self._until_back, showing.cancel_scope, name="anyio_mcp oauth browser")
-            try:
-                shown = await self._show(url)
-            except Exception as error:
-                # Not through the task group, which would wrap it.
-                failure = error
-            showing.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if shown is False:
-            raise OAuthFlowError("no browser could be opened to sign in; OAuth(open_browser=) is how else")
-
-    async def _until_back(self, showing: anyio.CancelScope) -> None:
-        """Some browsers return only when they are left: whoever has signed in does not wait for that."""
-        await self._listener.wait()
-        await anyio.sleep(_CLOSING_SECONDS)
-        showing.cancel()
-
-    async def wait(self) -> AuthorizationCodeResult:
-        callback = await self._listener.wait()
-        if callback.error is not None:
-            raise OAuthFlowError(f"signing in was refused: {callback.error[:80]!r}")
-        return AuthorizationCodeResult(code=callback.code, state=callback.state, iss=callback.issuer)
-
-
-def _registered_port(client: OAuthClientInformationFull | None) -> int:
-    """The port a client was registered for; 0 if it was not by us."""
-    for uri in (client and client.redirect_uris) or ():
-        if uri.host == HOST and uri.port is not None:
-            return uri.port
-    return 0
+def _grants_any(granted: str, chosen: tuple[str, ...]) -> bool:
+    """Whether a granted scope is one of `chosen`, or what a server makes of one: Google grants
+    `https://www.googleapis.com/auth/userinfo.email` for `email`, and GitHub separates them by commas."""
+    names = granted.replace(",", " ").split()
+    return any(name.endswith(each) or each.endswith(name) for name in names for each in chosen)

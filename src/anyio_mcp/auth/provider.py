@@ -1,176 +1,243 @@
-"""An OAuth provider of the SDK as the authentication of one connection.
+"""The authentication of one connection by tokens that have to be obtained, and the SDK's providers as one.
 
-A provider holds its lock until the response to the request it authenticates has begun, so that every
-call, the heartbeat too, would wait for the slowest. Here it only obtains tokens: its flow is driven up to
-the point where it would send the request, and the request is sent without it. What the flow asks of
-authorization servers is read up to a limit, and what may be secret in it reaches no exception and no log.
-Must not know of browsers or stores.
+A request waits for a token in its own task, within its own deadline; the token is obtained in a task of the
+connection, for all requests of all connections that wait for the same (`sharing.py`). What a flow of the
+SDK asks is asked by `driver.py`. Must not know of browsers or stores.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, cast, final
-from urllib.parse import parse_qsl, quote, quote_plus, unquote
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, TypeVar, cast, final
 
 import anyio
 import httpx2
-from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
-from pydantic import BaseModel, ValidationError
+from anyio.abc import TaskGroup
+from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 
-from anyio_mcp.errors import RequestFailedError
+from anyio_mcp._text import get_logger
+from anyio_mcp.auth.challenges import Challenge, challenge_of
+from anyio_mcp.auth.driver import FlowDriver, described
+from anyio_mcp.auth.origins import Origins
+from anyio_mcp.auth.records import ServerTokens
+from anyio_mcp.auth.sharing import Authorization, Need, Renewal, authorization_for
+from anyio_mcp.errors import fresh
 from anyio_mcp.transports._headers import SESSION_ID
-from anyio_mcp.transports._httpclient import HttpRequester
-from anyio_mcp.transports._httpsettings import request_timeout
-from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import visible
 
-MAX_ANSWER_BYTES: Final = 1024 * 1024
-"""Of an authorization server. Metadata and tokens are a few kilobytes."""
+logger = get_logger(__name__)
 
 UNATTENDED_SECONDS: Final = 30.0
-"""How long a request without a caller may take to obtain a token, while everybody else's waits for it."""
+"""How long a request without a caller waits for a token."""
 
 # As our transports write them. To parse a message, which may be large, would cost more.
 _REQUEST: Final = re.compile(rb'\{"jsonrpc":"2\.0","id":(?:-?\d+|"(?:[^"\\]|\\.)*"),"method":')
-_FORM: Final = "application/x-www-form-urlencoded"
-_SECRET_FIELDS: Final = frozenset(
-    {"code", "code_verifier", "refresh_token", "client_secret", "client_assertion", "assertion"}
-)
-_NOT_OURS: Final = frozenset({"host", "content-length", "accept-encoding", "connection"})
-_WORDS: Final = 200
+_VERSION: Final = "mcp-protocol-version"
+
+StateT = TypeVar("StateT")
+QUIET: Final = "quiet"
 
 
 class TokenAuth(httpx2.Auth):
-    """The authentication of one connection by tokens that have to be obtained.
+    """The authentication of one connection. `tasks` is where tokens are obtained: it ends with the
+    connection."""
 
-    Everything runs in the task of the request that needs a token, so whatever bounds or cancels the
-    request does so with the authorization.
-    """
-
-    def __init__(self, client: httpx2.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient, tasks: TaskGroup, shared: Authorization[Any]) -> None:
         self._client = client
+        self._tasks = tasks
+        self._shared = shared
         self._waiting = 0
-        self._turn: anyio.Event | None = None
-        """Set when the request that obtains a token is done with that; None while none does."""
 
     @property
     def waiting(self) -> bool:
         """Whether a request waits for a token, which may be for a person: no silence of the server."""
         return self._waiting > 0
 
-    @asynccontextmanager
-    async def turn(self, request: httpx2.Request) -> AsyncGenerator[None]:
-        """Around obtaining a token for `request`. One at a time does; the others wait, and have to look
-        first whether there is one by now. Raises `OAuthFlowError` for one that nobody else would end."""
+    @abstractmethod
+    def _authorization(self) -> str | None:
+        """The header of a request that may be expected to be accepted; None while there is none."""
+
+    def _is_news(self, request: httpx2.Request) -> bool:
+        """Whether there is a token that `request` has not been refused with."""
+        value = self._authorization()
+        return value is not None and request.headers.get("authorization") != value
+
+    async def _renewed(
+        self,
+        request: httpx2.Request,
+        need: Need,
+        obtain: Callable[[], Awaitable[None]],
+        *,
+        lasting: bool = False,
+        asks_a_person: bool = False,
+    ) -> bool:
+        """Have a token obtained, or wait for it where that is under way, and say whether there is another
+        one now.
+
+        Waits for one attempt of this need, and for those of another need that are in the way. Raises what the
+        attempt raised. Cancelled, it leaves the attempt to the others who wait.
+        """
         self._waiting += 1
         try:
-            while self._turn is not None:
-                await self._turn.wait()
-            # No await between the check and this.
-            mine = self._turn = anyio.Event()
-            seconds = None if attended(request) else UNATTENDED_SECONDS
-            try:
-                with anyio.move_on_after(seconds) as scope:
-                    yield
-            finally:
-                self._turn = None
-                mine.set()
-            if scope.cancelled_caught:
-                raise OAuthFlowError(f"no token was obtained in {seconds} s")
+            with anyio.move_on_after(None if attended(request) else UNATTENDED_SECONDS) as patience:
+                while not self._is_news(request):
+                    renewal = self._shared.renewal
+                    if renewal is None:
+                        if self._tasks.cancel_scope.cancel_called:
+                            return False  # the session is over: its last request goes as it is
+                        renewal = self._shared.start(
+                            self._tasks, need, obtain, lasting=lasting, asks_a_person=asks_a_person
+                        )
+                    await renewal.wait()
+                    if self._is_news(request):
+                        break
+                    if _serves(renewal, need):
+                        if renewal.error is not None:
+                            raise fresh(renewal.error)
+                        if renewal.finished:
+                            return False
+            if patience.cancelled_caught:
+                raise OAuthFlowError(f"no token was obtained in {UNATTENDED_SECONDS:g} s")
+            return True
         finally:
             self._waiting -= 1
 
-    async def pump(
-        self, provider: httpx2.Auth, request: httpx2.Request, challenge: httpx2.Response | None = None
-    ) -> None:
-        """Drive the flow of `provider` until it would send `request`, and leave its token on that.
 
-        With a `challenge`, the refusal of `request`, that is what the flow gets as its response, unless
-        it has another token by now.
-        """
-        refused = request.headers.get("authorization")
-        flow = provider.async_auth_flow(request)
-        try:
-            outgoing = await anext(flow)
-            while True:
-                if outgoing is not request:
-                    if request.url.scheme == "https" != outgoing.url.scheme:
-                        # RFC 6749, 3.2: no metadata is a reason to send secrets in the clear.
-                        raise OAuthFlowError(f"signing in leads to {visible(str(outgoing.url))}, without TLS")
-                    answer = await self._ask(outgoing)
-                elif challenge is None or request.headers.get("authorization") != refused:
-                    return
-                else:
-                    answer, challenge = challenge, None
-                outgoing = await flow.asend(answer)
-        except StopAsyncIteration:
-            return  # it gave up, and the response stays what it was
-        except ValidationError as error:
-            # Its text quotes what was validated.
-            raise OAuthFlowError(f"an authorization server's {error.title} is not valid") from None
-        finally:
-            await flow.aclose()
-
-    async def _ask(self, outgoing: httpx2.Request) -> httpx2.Response:
-        """The response to a request of the flow itself: bounded, complete, and fit to be quoted."""
-        url = str(outgoing.url)
-        http = HttpRequester(
-            self._client,
-            url,
-            headers={},
-            auth=_anonymous,
-            timeout=request_timeout(self._client),
-            policy=HttpPolicy(),
-        )
-        headers = {name: value for name, value in outgoing.headers.items() if name not in _NOT_OURS}
-        try:
-            async with http.open(outgoing.method, headers, outgoing.content or None) as response:
-                body = bytes(await http.read(response, MAX_ANSWER_BYTES))
-                status, kept = response.status_code, dict(response.headers)
-        except RequestFailedError as error:
-            if error.reason == "redirect":
-                # The SDK's flow looks elsewhere if it can, and says that this was nothing if it cannot.
-                return httpx2.Response(404, request=outgoing)
-            text = str(error) if error.reason == "transport" else f"{visible(url)} answered with too much"
-            # Without the cause: it holds the request, and with it the client's secrets.
-            raise OAuthFlowError(text) from None
-        fields = form(outgoing)
-        if (status >= 500 or status == 429) and fields.get("grant_type") == "refresh_token":
-            # An outage says nothing about the refresh token: signing in anew would not end it.
-            raise OAuthTokenError(
-                f"the token was not refreshed: {visible(url)} answered with status {status}"
-            )
-        body = screened(outgoing, status, body)
-        kind = {"content-type": kept["content-type"]} if "content-type" in kept else {}
-        return httpx2.Response(status, headers=kind, content=body, request=outgoing)
+def _serves(renewal: Renewal, need: Need) -> bool:
+    """Whether what has become of `renewal` is what `need` has to be content with. A person who was asked,
+    and did not sign in, is not asked again for those who were about to find out that they need that too."""
+    return renewal.need == need or (renewal.asks_a_person and need == QUIET)
 
 
 @final
 class ProviderAuth(TokenAuth):
-    """Bears the tokens of a provider of the SDK, which takes no part in the exchanges themselves."""
+    """Bears the tokens of a provider of the SDK, which takes no part in the exchanges themselves.
 
-    def __init__(self, provider: httpx2.Auth, client: httpx2.AsyncClient) -> None:
-        super().__init__(client)
+    A provider holds its lock until the response to the request it authenticates has begun, so that every
+    call, the heartbeat too, would wait for the slowest. Here it only obtains tokens, for a request that is
+    never sent.
+    """
+
+    def __init__(
+        self, provider: httpx2.Auth, client: httpx2.AsyncClient, url: str, tasks: TaskGroup, *, own: bool
+    ) -> None:
+        # Providers of one storage share what it keeps: a refresh token that rotates is good for one of them.
+        context = provider.context if isinstance(provider, OAuthClientProvider) else None
+        self._person = context is not None and context.redirect_handler is not None
+        storage = None if context is None else context.storage
+        shared = (
+            authorization_for(provider, "", _Header)
+            if storage is None
+            else authorization_for(
+                storage.store if isinstance(storage, ServerTokens) else storage,
+                f"provider {storage.key if isinstance(storage, ServerTokens) else ''}",
+                _Header,
+            )
+        )
+        super().__init__(client, tasks, shared)
+        self._header = shared.state
         self._provider = provider
+        self._context = context
+        self._driver = FlowDriver(
+            provider, client, Origins(server_url=url, resolves=own), own=own, pkce=self._person
+        )
 
     async def async_auth_flow(
         self, request: httpx2.Request
     ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        async with self.turn(request):
-            await self.pump(self._provider, request)
+        if not await self._bears(request):
+            await self._renewed(request, QUIET, self._obtaining(request, None), lasting=True)
+            self._bear(request)
         response = yield request
-        if not challenged(response):
+        challenge = challenge_of(response)
+        if challenge is None or (self._person and self._shared.paused(challenge.status)):
             return
-        async with self.turn(request):
-            await self.pump(self._provider, request, response)
+        need = (challenge.status, challenge.scope)
+        obtain = self._obtaining(request, challenge)
+        if not await self._renewed(request, need, obtain, asks_a_person=self._person):
+            return
         await drop(response)
-        yield request
+        self._bear(request)
+        response = yield request
+        if self._person and challenge_of(response) is not None:
+            give_up(self._shared, challenge.status, request)
+
+    def _authorization(self) -> str | None:
+        return self._header.value
+
+    def _bear(self, request: httpx2.Request) -> None:
+        if self._header.value is not None:
+            request.headers["authorization"] = self._header.value
+
+    async def _bears(self, request: httpx2.Request) -> bool:
+        """Have the provider sign `request`, if it can without asking anybody."""
+        self._waiting += 1  # its lock may be taken
+        before = self._header.value
+        flow = self._provider.async_auth_flow(request)
+        try:
+            bears = await anext(flow) is request
+            if bears:
+                self._header.value = request.headers.get("authorization")
+            elif self._header.value == before:
+                self._header.value = None  # it is to be replaced
+            return bears
+        except StopAsyncIteration:
+            return True
+        except Exception as error:
+            raise described(error) from error
+        finally:
+            self._waiting -= 1
+            await flow.aclose()
+
+    def _obtaining(
+        self, request: httpx2.Request, challenge: Challenge | None
+    ) -> Callable[[], Awaitable[None]]:
+        refused = request.headers.get("authorization")
+
+        async def obtain() -> None:
+            await self._catch_up()
+            stand_in = stand_in_for(request)
+            await self._driver.run(stand_in, challenge, refused)
+            self._header.value = stand_in.headers.get("authorization")
+
+        return obtain
+
+    async def _catch_up(self) -> None:
+        """Take over what another provider has left in the storage."""
+        context = self._context
+        if context is None or context.current_tokens is None:
+            return
+        stored = await context.storage.get_tokens()
+        if stored is not None and stored.access_token != context.current_tokens.access_token:
+            context.current_tokens = stored
+            context.update_token_expiry(stored)
+
+
+@final
+class _Header:
+    """What a provider has a request bear."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: str | None = None
+
+
+def stand_in_for(request: httpx2.Request) -> httpx2.Request:
+    """What a flow of the SDK is shown for `request`, which belongs to the call that waits."""
+    headers = {_VERSION: request.headers[_VERSION]} if _VERSION in request.headers else {}
+    return httpx2.Request(request.method, request.url, headers=headers)
+
+
+def give_up(shared: Authorization[Any], status: int, request: httpx2.Request) -> None:
+    """A token that was just obtained is refused: a person asked for another one would get the same."""
+    where = visible(str(request.url))
+    logger.warning(
+        "%s refuses with %d a token that was obtained for it just now; nobody is asked again", where, status
+    )
+    shared.pause(status)
 
 
 def attended(request: httpx2.Request) -> bool:
@@ -181,74 +248,8 @@ def attended(request: httpx2.Request) -> bool:
     return request.method == "GET" and SESSION_ID not in request.headers
 
 
-def challenged(response: httpx2.Response) -> bool:
-    """Whether another token could change the answer."""
-    if response.status_code == 403:
-        return "insufficient_scope" in response.headers.get("www-authenticate", "")
-    return response.status_code == 401
-
-
 async def drop(response: httpx2.Response) -> None:
     """Have httpx not read the body of a refusal, which may have no end, before it sends the request again."""
     await cast("httpx2.AsyncByteStream", response.stream).aclose()
     response.headers.pop("content-encoding", None)
     response.stream = httpx2.ByteStream(b"")
-
-
-def form(request: httpx2.Request) -> Mapping[str, str]:
-    """The fields of a request to a token endpoint; empty for any other request."""
-    if not request.headers.get("content-type", "").startswith(_FORM):
-        return {}
-    return dict(parse_qsl(request.content.decode("utf-8", "replace")))
-
-
-def screened(outgoing: httpx2.Request, status: int, body: bytes) -> bytes:
-    """`body` as the SDK may see it, whose exceptions and logs quote what they do not like.
-
-    Raises `OAuthTokenError` or `OAuthRegistrationError` for a success that is none.
-    """
-    if outgoing.method != "POST":
-        return body
-    fields = form(outgoing)
-    if status in (200, 201):
-        model: type[BaseModel] = OAuthToken if fields else OAuthClientInformationFull
-        try:
-            model.model_validate_json(body)
-        except ValidationError:
-            where = visible(str(outgoing.url))
-            if fields:
-                raise OAuthTokenError(f"{where} answered with something that is no token") from None
-            raise OAuthRegistrationError(f"{where} answered with something that is no client") from None
-        return body
-    try:
-        found: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return b""
-    members = cast("dict[str, object]", found) if isinstance(found, dict) else {}
-    kept: dict[str, str] = {}
-    for name in ("error", "error_description"):
-        text = members.get(name)
-        if isinstance(text, str):
-            for secret in _secrets(outgoing, fields):
-                text = text.replace(secret, "***")
-            kept[name] = text[:_WORDS]
-    return json.dumps(kept).encode()
-
-
-def _secrets(outgoing: httpx2.Request, fields: Mapping[str, str]) -> list[str]:
-    """What of a request to a token endpoint its answer may not repeat, as it is and as it was sent."""
-    found = {value for key, value in fields.items() if key in _SECRET_FIELDS and value}
-    credentials = outgoing.headers.get("authorization", "").rpartition(" ")[2]
-    if credentials:
-        found.add(credentials)
-        with suppress(ValueError):
-            _, _, secret = base64.b64decode(credentials).decode().partition(":")
-            found.update({secret, unquote(secret)} - {""})
-    spelled = {form for value in found for form in (value, quote(value, safe=""), quote_plus(value))}
-    # The longest first: one may be a part of another.
-    return sorted(spelled, key=len, reverse=True)
-
-
-def _anonymous(request: Any) -> Any:
-    """The authentication of a request that has its own or none: neither the user's nor the connection's."""
-    return request

@@ -35,6 +35,9 @@ FILE_SECONDS: Final = 3.0
 class TokenStore(Protocol):
     """Keeps one text per server. Implement it to keep tokens in a keyring or a database.
 
+    `server_url` is the URL of the server. Where tokens are bound to a client, to scopes or to an issuer
+    that the user has named, these follow in its fragment, and each combination is a text of its own.
+
     An exception of a store is logged, by its type alone, and costs a sign-in, never a call.
     """
 
@@ -112,10 +115,13 @@ class FileTokenStore(TokenStore):
 
 
 def server_key(server_url: str) -> str:
-    """What identifies a server: its URL without user info and fragment, however its host is spelled."""
+    """What identifies a record: the URL of its server without user info, however its host is spelled, and the
+    fragment that says what else it is bound to."""
     parts = urlsplit(server_url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     text = f"{parts.scheme}://{parts.hostname}:{port}{parts.path or '/'}?{parts.query}"
+    if "=" in parts.fragment:  # of records.record_key(); any other names a place in a page, not a server
+        text = f"{text}#{parts.fragment}"
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Final, TypeAlias
 
 import httpx2
+from anyio.abc import TaskGroup
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 
@@ -43,6 +44,8 @@ def check_auth(auth: object, http_client: object) -> None:
     if auth is None or isinstance(auth, module.Auth):
         return
     if auth == "oauth" or isinstance(auth, OAuth):
+        if isinstance(auth, OAuth):
+            auth.check_secret()
         if module is not httpx2:
             raise TypeError("signing in with OAuth needs an httpx2.AsyncClient as http_client")
         return
@@ -54,15 +57,18 @@ def check_auth(auth: object, http_client: object) -> None:
         raise ValueError("the bearer token is empty or holds characters that no token has")
 
 
-def authentication(auth: Auth | None, client: Any, url: str) -> Any | None:
+def authentication(auth: Auth | None, client: Any, url: str, tasks: TaskGroup, *, own: bool) -> Any | None:
     """`auth`, which was checked, as the argument of the `send` of `client`, for one connection to `url`;
-    None to leave it to the client."""
+    None to leave it to the client.
+
+    Tokens are obtained in `tasks`, the connection's. `own`: the client was made for this connection.
+    """
     if auth == "oauth":
         auth = OAuth()
     if isinstance(auth, OAuth):
-        return OAuthFlow(auth, url, client)
+        return OAuthFlow(auth, url, client, tasks, own=own)
     if isinstance(auth, OAuthClientProvider | IdentityAssertionOAuthProvider):
-        return ProviderAuth(auth, client)
+        return ProviderAuth(auth, client, url, tasks, own=own)
     if not isinstance(auth, str):
         return auth
     value = f"Bearer {auth}"

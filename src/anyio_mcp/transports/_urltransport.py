@@ -82,7 +82,8 @@ class UrlTransport(Transport):
         Leaving aborts what is in flight and waits at most `timeouts.close` for the server to hear of it.
         """
         client: Any = self.http_client or default_client(self.url, timeouts)
-        auth = authentication(self.auth, client, self.url)
+        tasks = anyio.create_task_group()
+        auth = authentication(self.auth, client, self.url, tasks, own=self.http_client is None)
 
         def requester(url: str) -> HttpRequester:
             return HttpRequester(
@@ -99,7 +100,6 @@ class UrlTransport(Transport):
         # The goodbye is a child task, not code in a `finally` here: asyncio's native cancellation, once
         # or repeatedly, reaches only the task that is leaving, and its task groups wait all the same.
         async with anyio.create_task_group() as farewell:
-            tasks = anyio.create_task_group()
             connection = self._connection(tasks, requester, limits)
             try:
                 async with tasks:
