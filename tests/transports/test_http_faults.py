@@ -144,8 +144,8 @@ async def test_an_acknowledged_request_without_an_answer_fails(status: int) -> N
 
 NO_ANSWERS: dict[str, tuple[bytes, str | None]] = {
     "an empty body": (b"", "application/json"),
-    "no content type": (b'{"jsonrpc": "2.0", "id": 1, "result": {}}', None),
-    "a wrong content type": (b'{"jsonrpc": "2.0", "id": 1, "result": {}}', "text/html"),
+    "a page": (b"<html>", "text/html"),
+    "a text": (b"welcome", None),
     "invalid JSON": (b'{"jsonrpc": "2.0", "id": 1, "result": {', "application/json"),
     "invalid UTF-8": (b'{"jsonrpc": "2.0", "id": 1, "result": {"a": "\xff"}}', "application/json"),
     "a batch": (b'[{"jsonrpc": "2.0", "id": 1, "result": {}}]', "application/json"),

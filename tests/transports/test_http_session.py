@@ -29,7 +29,6 @@ from tests.faults.http_server import (
     gone,
     head_then_silence,
     never,
-    no_events,
     reset,
     session,
     status_500,
@@ -296,7 +295,7 @@ async def test_a_get_stream_that_is_refused_is_logged_and_not_asked_for_again(
     assert "calls are not affected" in caplog.text
 
 
-@pytest.mark.parametrize("get", [status_500, no_events, close, reset, garbage])
+@pytest.mark.parametrize("get", [status_500, close, reset, garbage])
 async def test_a_get_stream_that_keeps_failing_is_given_up_and_calls_go_on(
     get: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:

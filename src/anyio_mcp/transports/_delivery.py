@@ -12,6 +12,7 @@ import anyio
 from mcp.types import JSONRPCError, JSONRPCResponse
 
 from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._headers import Stamp
 from anyio_mcp.transports._wire import Wire, encode, refusal
 from anyio_mcp.transports.base import Outgoing
@@ -42,8 +43,8 @@ class DeliveryExchange:
         with self.scope:
             try:
                 fault = await self._deliver()
-            except RequestFailedError as error:
-                self.settle(error)  # named nowhere else, as in `_exchange.py`
+            except Exception as error:  # named nowhere else, as in `_exchange.py`
+                self.settle(contained(error, self._wire.http.describe))
             else:
                 if isinstance(fault, SessionLostError):
                     self._wire.lose(fault)
@@ -61,9 +62,9 @@ class DeliveryExchange:
         """Give the receipt, the first time. Does not wait."""
         if self.settled:
             return
-        self.settled = True
         if error is None and self.delivered is not None:
             self.delivered()
+        self.settled = True
         if self._outgoing.receipt is not None:
             self._outgoing.receipt(error)
 

@@ -15,15 +15,9 @@ import httpx2
 from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from anyio_mcp.errors import RequestFailedError, SessionLostError
-from anyio_mcp.transports._headers import (
-    EVENT_STREAM,
-    JSON,
-    SESSION_ID,
-    Stamp,
-    is_initialize,
-    media_type,
-    resumable,
-)
+from anyio_mcp.transports._body import Body
+from anyio_mcp.transports._boundary import contained
+from anyio_mcp.transports._headers import SESSION_ID, Stamp, is_initialize, media_type, resumable
 from anyio_mcp.transports._messages import read_event, settles
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._wire import Wire, encode, refusal
@@ -72,8 +66,8 @@ class RequestExchange:
             # and the frame would hold each other until the garbage collector finds the two.
             try:
                 fault = await self._converse()
-            except RequestFailedError as error:
-                await self._fail(error)
+            except Exception as error:
+                await self._fail(contained(error, self._wire.http.describe))
             else:
                 if fault is not None:
                     await self._fail(fault)
@@ -92,18 +86,20 @@ class RequestExchange:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             if is_initialize(self._outgoing):
                 await self._adopt_session(response)
-            kind = media_type(response.headers.get("content-type", ""))
-            if kind == JSON:
-                await self._read_json(response)
-                return None
-            if kind != EVENT_STREAM:
-                raise self._violation(
-                    f"answered with status {response.status_code} and content-type {kind[:80]!r}"
-                )
-            broken = await self._follow(response)
-            if not self._settled and not self._resumable:
-                # Before the connection is closed: when a server goes, a thousand of them break at once.
-                await self._settle(RequestFault(self.request.id, self._unanswered(broken)))
+            async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+                kind = await body.kind()
+                if kind == "json":
+                    await self._read_json(response, body)
+                    return None
+                if kind == "other":
+                    named = media_type(response.headers.get("content-type", ""))
+                    raise self._violation(
+                        f"answered with status {response.status_code} and content-type {named[:80]!r}"
+                    )
+                broken = await self._follow(body)
+                if not self._settled and not self._resumable:
+                    # Before the connection is closed: when a server goes, a thousand of them break at once.
+                    await self._settle(RequestFault(self.request.id, self._unanswered(broken)))
         return None if self._settled else await self._resume(broken)
 
     @property
@@ -130,12 +126,12 @@ class RequestExchange:
         if session_id and not self._wire.session.adopt(session_id):
             await self._wire.inbox.put(Violation("a session id that is not visible ASCII"))
 
-    async def _read_json(self, response: httpx2.Response) -> None:
-        body = await self._wire.http.read(response, self._wire.max_message_bytes)
-        if not body:
+    async def _read_json(self, response: httpx2.Response, body: Body) -> None:
+        data = await body.read()
+        if not data:
             raise self._violation(f"answered with status {response.status_code} and an empty body")
         try:
-            message = parse_message(body)
+            message = parse_message(data)
         except ValueError as error:
             raise self._violation(f"answered with something else: {error}") from error
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
@@ -145,7 +141,7 @@ class RequestExchange:
             raise self._violation(f"answered another request ({str(message.id)[:80]!r})")
         await self._settle(settled)
 
-    async def _follow(self, response: httpx2.Response) -> RequestFailedError | None:
+    async def _follow(self, body: Body) -> RequestFailedError | None:
         """Read a stream to its end. Returns how it broke off, None if it was ended.
 
         Behind the answer it is read on only for its connection's sake: briefly, then it is closed.
@@ -154,21 +150,16 @@ class RequestExchange:
         began = self._last_event_id
         parser = SseParser(self._wire.max_message_bytes, last_event_id=began, retry=self._retry)
         self._parser = parser
-        left = policy.drain_bytes
         try:
             with anyio.CancelScope() as drain:
-                async with aclosing(self._wire.http.chunks(response)) as chunks:
-                    async for chunk in chunks:
+                async with aclosing(body.events(parser)) as events:
+                    async for event in events:
+                        if parser.last_event_id != began or carries_data(event):
+                            self._progress = True
+                        await self._on_event(event)
                         if self._settled:
-                            left -= len(chunk)
-                        for event in parser.feed(chunk):
-                            if parser.last_event_id != began or carries_data(event):
-                                self._progress = True
-                            await self._on_event(event)
-                        if self._settled:
+                            body.left = min(body.left, policy.drain_bytes)
                             drain.deadline = min(drain.deadline, anyio.current_time() + policy.drain_seconds)
-                        if left < 0:
-                            break
         except RequestFailedError as error:
             if error.reason != "transport":
                 raise
@@ -214,10 +205,11 @@ class RequestExchange:
                         broken = await refusal(self._wire, response, stamp, self.request.id)
                         if response.status_code < 500:
                             return broken
-                    elif media_type(response.headers.get("content-type", "")) != EVENT_STREAM:
-                        raise self._violation("resumed the stream of a request with something else")
                     else:
-                        broken = await self._follow(response) or broken
+                        async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+                            if await body.kind() != "events":
+                                raise self._violation("resumed the stream of a request with something else")
+                            broken = await self._follow(body) or broken
             except RequestFailedError as error:
                 if error.reason not in ("transport", "sign_in"):
                     raise
@@ -236,7 +228,11 @@ class RequestExchange:
         # Abandoned, it has nothing to say any more: its id may belong to another request by now.
         if not self._settled and not self.scope.cancel_called:
             self._settled = True
-            await self._wire.inbox.settle(item)
+            try:
+                await self._wire.inbox.settle(item)
+            except Exception:
+                self._settled = False  # its fault is due
+                raise
             self._done(self)
 
     def _violation(self, what: str) -> RequestFailedError:

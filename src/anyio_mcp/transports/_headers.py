@@ -22,6 +22,8 @@ LAST_EVENT_ID: Final = "last-event-id"
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 
+_LONGEST_TYPE: Final = 200
+
 # The specification's alphabet of a session id: it comes back in a header, where anything else
 # would make every later request of the session fail before it is sent.
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -105,5 +107,5 @@ def resumable(event_id: str) -> bool:
 
 
 def media_type(content_type: str) -> str:
-    """`content_type` without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
+    """`content_type` without its parameters. Given twice, the first counts."""
+    return content_type[:_LONGEST_TYPE].partition(",")[0].partition(";")[0].strip().lower()

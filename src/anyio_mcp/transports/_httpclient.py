@@ -6,16 +6,18 @@ are written for the first. Must not know about JSON-RPC, sessions or streams of 
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final, cast, final
 
 import anyio
 import httpx2
+from anyio import lowlevel
 
 from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._boundary import clear_frames
+from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
 from anyio_mcp.transports._httpsettings import status_errors
@@ -26,6 +28,7 @@ logger = get_logger(__name__)
 
 # One read of 64 KiB holds some ten thousand chunks of a byte each.
 _BUFFERED_PIECES: Final = 100_000
+_PIECES_A_STEP: Final = 256
 # Our own URL with each method, and a few that redirects led to; others are made anew each time.
 _BARE_REQUESTS: Final = 8
 _KEEPS_METHOD: Final = frozenset({307, 308})
@@ -107,23 +110,32 @@ class HttpRequester:
         finally:
             await self._release(response)
 
-    async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
-        """The decoded body as it arrives. Raises `RequestFailedError` where it breaks off.
+    async def chunks(
+        self, response: httpx2.Response, received: Callable[[int], None] | None = None
+    ) -> AsyncGenerator[bytes]:
+        """The decoded body as it arrives, in pieces of at most 16 KiB. Raises `RequestFailedError` where it
+        breaks off. `received` is told how many bytes have come from the network.
 
         To be used inside `aclosing`, like every generator that holds a connection.
         """
-        if response.is_stream_consumed:
-            # An event hook, the authentication or a mock has read it, and decoded it.
-            yield response.content
-            return
+        pace = Pace()
         try:
-            decode = decoder(response.headers.get("content-encoding", "").strip().lower())
+            if response.is_stream_consumed:
+                # An event hook, the authentication or a mock has read it, and decoded it.
+                for piece in decoder("")(response.content):
+                    yield piece
+                return
+            decode = decoder(response.headers.get("content-encoding", ""))
             raw = response.aiter_raw()
             try:
                 async for data in raw:
                     self._last_traffic = anyio.current_time()
+                    if received is not None:
+                        received(len(data))
                     for piece in decode(data):
-                        yield piece
+                        await pace.spend(len(piece))
+                        if piece:
+                            yield piece
             finally:
                 await _unwind(raw)
         except Exception as error:
@@ -131,16 +143,19 @@ class HttpRequester:
 
     async def read(self, response: httpx2.Response, limit: int) -> bytearray:
         """The whole body. Raises `RequestFailedError(reason="oversized")` as soon as it cannot fit."""
-        announced = response.headers.get("content-length", "")
+        async with aclosing(self.chunks(response)) as chunks:
+            return await self.collect(response, chunks, limit)
+
+    async def collect(self, response: httpx2.Response, chunks: AsyncIterable[bytes], limit: int) -> bytearray:
+        """The same of a body that is read already, as `chunks`."""
         body = bytearray()
-        fits = not (announced.isdecimal() and len(announced) < 20 and int(announced) > limit)
+        fits = announced_bytes(response) <= limit
         if fits:
-            async with aclosing(self.chunks(response)) as chunks:
-                async for chunk in chunks:
-                    fits = len(body) + len(chunk) <= limit
-                    if not fits:
-                        break
-                    body += chunk
+            async for chunk in chunks:
+                fits = len(body) + len(chunk) <= limit
+                if not fits:
+                    break
+                body += chunk
         if not fits:
             raise RequestFailedError(
                 f"the answer of {self.describe} exceeds Limits.max_message_bytes ({limit})",
@@ -180,10 +195,8 @@ class HttpRequester:
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
         self._forget_secrets(error)
-        if self._own:
-            # They are over. Their locals hold the request, and from Python 3.12 on one of them the error
-            # itself, which would be left to the garbage collector with all that the exchange was made of.
-            traceback.clear_frames(error.__traceback__)
+        # They are over, and their locals hold the request.
+        clear_frames(error)
         return RequestFailedError(
             f"the exchange with {self.describe} failed: {type(error).__name__}: {reason_of(error)}",
             reason=fault_reason(error),
@@ -259,7 +272,7 @@ class HttpRequester:
             there = here.join(location)
         except Exception as error:
             raise RequestFailedError(
-                f"{self.describe} redirects to a location that is no URL: {redact(location)[:200]!r}",
+                f"{self.describe} redirects to a location that is no URL: {redact(location, 200)!r}",
                 reason="redirect",
                 cause=error,
             ) from error
@@ -287,6 +300,12 @@ class HttpRequester:
                 logger.debug("closing a response failed: %s", redact(str(error)))
 
 
+def announced_bytes(response: httpx2.Response) -> int:
+    """How long the body is going to be, as far as the server says; 0 if it does not."""
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else 0
+
+
 async def _unwind(raw: AsyncGenerator[bytes]) -> None:
     """End a body that may have been left before its end.
 
@@ -297,11 +316,13 @@ async def _unwind(raw: AsyncGenerator[bytes]) -> None:
     with anyio.CancelScope(shield=True) as scope:
         scope.cancel()
         # What was read from the network already comes without a wait; it is never more than this.
-        for _ in range(_BUFFERED_PIECES):
+        for count in range(_BUFFERED_PIECES):
             try:
                 await anext(raw)
             except Exception:  # also the one that says that it ended long ago
                 return
+            if count % _PIECES_A_STEP == _PIECES_A_STEP - 1:
+                await lowlevel.cancel_shielded_checkpoint()
     with suppress(Exception):  # of a foreign transport, whose body has been judged already
         await raw.aclose()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import httpx2
 from mcp.client.auth import OAuthFlowError
@@ -13,7 +14,10 @@ from anyio_mcp.transports._url import redact, visible
 
 _CAUSES: Final = 8
 # They describe the body as it was sent, and the rebuilt response has another.
-_BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_BODY_HEADERS: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+# Of the headers an error keeps: a server may send some thousands.
+_HEADERS: Final = 100
+_HEADER_BYTES: Final = 32 * 1024
 
 
 def fault_reason(error: Exception) -> FaultReason:
@@ -28,7 +32,7 @@ def reason_of(error: BaseException) -> str:
         if cause is None:
             break
         if text := str(cause):
-            return redact(text)[:500]
+            return redact(text, 500)
         cause = cause.__cause__ or cause.__context__
     return "no reason given"
 
@@ -40,15 +44,47 @@ def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:
     what ends up in logs and pickles. Raises `ValueError` for a status that is no error.
     """
     request = type(response.request)(response.request.method, visible(str(response.request.url)))
-    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _BODY_HEADERS]
     phrase = {key: value for key, value in response.extensions.items() if key == "reason_phrase"}
     complete = type(response)(
-        response.status_code, headers=headers, content=body, request=request, extensions=phrase
+        response.status_code,
+        headers=_kept(response.headers.raw),
+        content=body,
+        request=request,
+        extensions=phrase,
     )
     try:
         complete.raise_for_status()
     except Exception as error:
         # The status line and the Location that httpx quotes are the server's text.
-        error.args = (printable(str(error), lines=True),)
-        return error.with_traceback(None)
+        text = printable(str(error), lines=True)
+        return _portable(type(error))(text, request=request, response=complete)
     raise ValueError(f"status {response.status_code} is no error")
+
+
+def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Of the headers of a response what an error keeps of them: as bytes, which need not be ASCII."""
+    kept: list[tuple[bytes, bytes]] = []
+    left = _HEADER_BYTES
+    for name, value in headers:
+        left -= len(name) + len(value)
+        if left < 0 or len(kept) == _HEADERS:
+            break
+        if name.lower() not in _BODY_HEADERS:
+            kept.append((name, value))
+    return kept
+
+
+@cache
+def _portable(library: type[Any]) -> type[Any]:
+    """The `HTTPStatusError` of a library, as an error that survives pickling: its own does not, whose
+    arguments are keywords."""
+    return type(library.__name__, (library,), {"__module__": library.__module__, "__reduce__": _reduced})
+
+
+def _reduced(error: Any) -> tuple[Any, ...]:
+    (library,) = type(error).__bases__
+    return _restored, (library, str(error), error.request, error.response)
+
+
+def _restored(library: type[Any], message: str, request: Any, response: Any) -> Any:
+    return _portable(library)(message, request=request, response=response)

@@ -85,8 +85,12 @@ class ConnectionPool(httpx2.AsyncBaseTransport):
         if self._closed or not connection.is_reusable:
             await self._discard(connection)
             return
+        try:
+            connection.start_next()
+        except Exception:
+            await self._discard(connection)
+            raise
         self._busy.discard(connection)
-        connection.start_next()
         now = connection.idle_since = anyio.current_time()
         self._free.append(connection)
         while self._free and (

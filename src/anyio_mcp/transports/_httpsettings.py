@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from anyio_mcp.config import Timeouts
+from anyio_mcp.transports._cookies import BoundedCookies
 from anyio_mcp.transports._httppool import ConnectionPool
 
 # RFC 9110: a field name is a token. A value holds no control characters: CR and LF in it would start
@@ -100,7 +101,9 @@ def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
         )
-        return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        return httpx2.AsyncClient(
+            timeout=timeout, limits=limits, follow_redirects=False, cookies=BoundedCookies()
+        )
     context = None
     # Loading the CA certificates takes longer than a session on a local server does, so it is left
     # out where they cannot be used: redirects to another scheme are not followed.
@@ -114,7 +117,9 @@ def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
         idle_seconds=_IDLE_SECONDS,
         socket_options=keepalive_options(),
     )
-    return httpx2.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
+    return httpx2.AsyncClient(
+        transport=transport, timeout=timeout, follow_redirects=False, cookies=BoundedCookies()
+    )
 
 
 def request_timeout(client: Any) -> Any:

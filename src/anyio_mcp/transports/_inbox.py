@@ -62,6 +62,11 @@ class Inbox:
             await self._send.send(item)
         self._send.close()
 
+    def finish(self) -> None:
+        """Nothing follows what is there."""
+        self._ended = True
+        self._send.close()
+
     def close(self) -> None:
         self._ended = True
         self._send.close()

@@ -14,7 +14,8 @@ from mcp.types import JSONRPCError, JSONRPCResponse
 
 from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError, SessionLostError
-from anyio_mcp.transports._headers import EVENT_STREAM, media_type
+from anyio_mcp.transports._body import Body
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._messages import read_event
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._url import redact
@@ -28,7 +29,7 @@ logger = get_logger(__name__)
 class Listener:
     """Keeps one GET stream open, across reconnections, until the server does not want it."""
 
-    __slots__ = ("_last_event_id", "_progress", "_retry", "_wire", "answered", "scope")
+    __slots__ = ("_last_event_id", "_progress", "_retry", "_served", "_wire", "answered", "scope")
 
     def __init__(self, wire: Wire) -> None:
         self.scope = anyio.CancelScope()
@@ -38,12 +39,16 @@ class Listener:
         self._last_event_id = ""
         self._retry: int | None = None
         self._progress = False
+        self._served = False
+        """Of the stream that is open, or was the last one: that the server granted it."""
 
     async def run(self) -> None:
         """Ends when listening is pointless, or when `scope` is cancelled."""
         with self.scope:
             try:
                 end = await self._listen()
+            except Exception as error:
+                end = contained(error, self._wire.http.describe)
             finally:
                 self.answered.set()
             if isinstance(end, SessionLostError):
@@ -59,10 +64,10 @@ class Listener:
     async def _listen(self) -> Exception | None:
         """Why it ended; None if the server has no such stream, which is its right."""
         policy = self._wire.http.policy
-        failures = 0
+        failures = futile = 0
         while True:
             opened = anyio.current_time()
-            self._progress = False
+            self._progress = self._served = False
             broken: Exception | None = None
             try:
                 stamp = self._wire.session.stamp_get(self._last_event_id)
@@ -74,34 +79,40 @@ class Listener:
                         broken = await refusal(self._wire, response, stamp)
                         if response.status_code < 500:
                             return broken
-                    elif media_type(response.headers.get("content-type", "")) != EVENT_STREAM:
+                    elif not await self._follow(response):
                         return RequestFailedError("the GET stream is no stream of events", reason="violation")
-                    else:
-                        await self._follow(response)
-            except RequestFailedError as error:
-                if error.reason == "redirect":
-                    return error
-                broken = error
-            proven = self._progress or anyio.current_time() - opened >= policy.listen_proven
-            failures = 0 if proven else failures + 1
+            except Exception as error:
+                broken = contained(error, self._wire.http.describe)
+                if isinstance(broken, RequestFailedError) and broken.reason == "redirect":
+                    return broken
+            # Gateways cut every stream after a while. It is opened again for as long as it is granted, each
+            # time after a longer pause if it was of no use.
+            failures = 0 if self._served else failures + 1
             if failures >= policy.listen_failures:
-                return broken or RequestFailedError(
-                    f"the GET stream ended at once, {failures} times in a row", reason="transport"
-                )
+                return broken
+            proven = self._progress or (
+                self._served and anyio.current_time() - opened >= policy.listen_proven
+            )
             # A server that says `retry: 0`, or nothing and hangs up, must not be asked in a tight loop.
-            await anyio.sleep(policy.retry_delay(self._retry, failures))
+            await anyio.sleep(policy.retry_delay(self._retry, futile))
+            futile = 0 if proven else futile + 1
 
-    async def _follow(self, response: httpx2.Response) -> None:
+    async def _follow(self, response: httpx2.Response) -> bool:
+        """Read the stream to its end. False if it is none."""
         parser = SseParser(self._wire.max_message_bytes, last_event_id=self._last_event_id, retry=self._retry)
         try:
-            async with aclosing(self._wire.http.chunks(response)) as chunks:
-                async for chunk in chunks:
-                    for event in parser.feed(chunk):
+            async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+                if await body.kind() != "events":
+                    return False
+                self._served = True
+                async with aclosing(body.events(parser)) as events:
+                    async for event in events:
                         if parser.last_event_id != self._last_event_id or carries_data(event):
                             self._progress = True
                         await self._on_event(event)
         finally:
             self._last_event_id, self._retry = parser.last_event_id, parser.retry
+        return True
 
     async def _on_event(self, event: SseEvent | SseOverflow) -> None:
         item = read_event(event)

@@ -44,14 +44,16 @@ class HttpPolicy:
     """GETs to resume one answer: in a row without a new event, and altogether."""
 
     listen_failures: int = 5
-    listen_proven: float = 30.0
-    """GET streams in a row that fail before listening ends. One that lived this long did not fail."""
+    """GETs in a row that open no stream before listening ends."""
+
+    listen_proven: float = 1.0
+    """A GET stream that lived this long was of use, even if it brought nothing."""
 
     listen_patience: float = 0.5
     """For the server to answer the first GET, before the first request goes out all the same."""
 
     def retry_delay(self, retry_ms: int | None, failures: int = 0) -> float:
-        """Seconds before the next attempt: what the server asked for, else doubling per failure."""
+        """Seconds before the next attempt: what the server asked for, doubling per failure."""
+        asked = self.retry_default if retry_ms is None else retry_ms / 1000
         # The exponent is capped before the power, so that a large count cannot overflow.
-        asked = self.retry_default * 2.0 ** min(failures, 20) if retry_ms is None else retry_ms / 1000
-        return min(max(asked, self.retry_floor), self.retry_ceiling)
+        return min(max(asked, self.retry_floor) * 2.0 ** min(failures, 20), self.retry_ceiling)

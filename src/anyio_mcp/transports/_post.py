@@ -11,7 +11,7 @@ from typing import final
 import anyio
 from mcp.types import JSONRPCRequest
 
-from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._headers import Stamp
 from anyio_mcp.transports._wire import Wire, encode, refusal
 from anyio_mcp.transports.base import RequestFault
@@ -37,8 +37,8 @@ class RequestPost:
         with self.scope:
             try:
                 fault = await self._post()
-            except RequestFailedError as error:
-                await self._fail(error)  # named nowhere else, as in `_exchange.py`
+            except Exception as error:  # named nowhere else, as in `_exchange.py`
+                await self._fail(contained(error, self._wire.http.describe))
             else:
                 if fault is not None:
                     await self._fail(fault)

@@ -46,7 +46,8 @@ class SseParser:
     """The state of one event stream.
 
     `last_event_id` is the id of the last complete event ("" when there was none) and `retry` the
-    server's reconnection time in milliseconds; both are what a reconnection needs.
+    server's reconnection time in milliseconds; both are what a reconnection needs. `limit` is how many
+    bytes an event may have.
     """
 
     __slots__ = (
@@ -54,18 +55,18 @@ class SseParser:
         "_data",
         "_event",
         "_id",
-        "_limit",
         "_line",
         "_skipping",
         "_started",
         "last_event_id",
+        "limit",
         "retry",
     )
 
     def __init__(self, limit: int, *, last_event_id: str = "", retry: int | None = None) -> None:
         self.last_event_id = last_event_id
         self.retry = retry
-        self._limit = limit
+        self.limit = limit
         # Both together never exceed the limit by more than a chunk: beyond it the event is skipped.
         self._line = bytearray()
         self._data = bytearray()
@@ -74,6 +75,11 @@ class SseParser:
         self._after_cr = False
         self._started = False
         self._skipping = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of the event that is not complete yet."""
+        return len(self._line) + len(self._data)
 
     def feed(self, chunk: bytes) -> Iterator[SseEvent | SseOverflow]:
         """The events that `chunk` completes. To be exhausted before the next chunk is fed."""
@@ -102,7 +108,7 @@ class SseParser:
                 self._line[:] = b":"
             return None
         self._line += memoryview(chunk)[start:end]
-        if len(self._line) + len(self._data) <= self._limit + _LINE_OVERHEAD:
+        if len(self._line) + len(self._data) <= self.limit + _LINE_OVERHEAD:
             return None
         overflow = self._skip()
         self._line += b":"
@@ -139,7 +145,7 @@ class SseParser:
         match name:
             case b"data":
                 self._data += value
-                if len(self._data) > self._limit:
+                if len(self._data) > self.limit:
                     return self._skip()
                 self._data += b"\n"
             case b"event":

@@ -6,8 +6,12 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-_USER_INFO: Final = re.compile(r"(?<=://)[^/?#\s'\"]*@")
-_QUERY: Final = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
+# Each goes through a text once: no part of it is looked at from more than one place where a URL may begin.
+_URL_REST: Final = re.compile(r"://[^\s'\"]*")
+_USER_INFO: Final = re.compile(r"://[^/?#]*@")
+_QUERY: Final = re.compile(r"[?#]")
+
+LONGEST_TEXT: Final = 2000
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -21,11 +25,25 @@ def visible(url: str) -> str:
         return "an unreadable URL"
 
 
-def redact(text: str) -> str:
-    """`text` with the user info and the query taken out of every URL in it."""
-    if "://" not in text:
-        return text
-    return _QUERY.sub(r"\1", _USER_INFO.sub("", text))
+def redact(text: str, longest: int = LONGEST_TEXT) -> str:
+    """`text` with the user info and the query taken out of every URL in it, and no longer than `longest`.
+
+    What a server has written may be megabytes: what lies far beyond the cut is not looked at.
+    """
+    seen = text[: 2 * longest + LONGEST_TEXT]
+    if "://" in seen:
+        if len(seen) < len(text):
+            # A URL that is cut off may have lost the sign behind its user info.
+            last = seen.rfind("://")
+            if _URL_REST.fullmatch(seen, last):
+                seen = seen[:last]
+        seen = _URL_REST.sub(_redacted, seen)
+    return seen[:longest]
+
+
+def _redacted(match: re.Match[str]) -> str:
+    address = _QUERY.split(match[0], maxsplit=1)[0]
+    return _USER_INFO.sub("://", address)
 
 
 def _host(parts: SplitResult) -> str:

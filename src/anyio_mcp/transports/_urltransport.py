@@ -5,9 +5,10 @@ its last socket. Must not know what is said in it, nor which of the two protocol
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -15,9 +16,11 @@ import anyio
 from anyio.abc import ObjectReceiveStream, TaskGroup
 from mcp.types import RequestId
 
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import SessionLostError, fresh
 from anyio_mcp.transports._authentication import Auth, authentication, check_auth
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._delivery import DeliveryExchange
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import (
@@ -30,7 +33,9 @@ from anyio_mcp.transports._httpsettings import (
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import visible
-from anyio_mcp.transports.base import Connection, Incoming, Outgoing, Transport
+from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Outgoing, Transport
+
+logger = get_logger(__name__)
 
 
 class _Exchange(Protocol):
@@ -104,7 +109,7 @@ class UrlTransport(Transport):
             try:
                 async with tasks:
                     try:
-                        await connection.open()
+                        await self._open(connection)
                         yield connection
                     except Exception as error:
                         # Not through the task groups, which would wrap it.
@@ -117,17 +122,30 @@ class UrlTransport(Transport):
         if failure is not None:
             raise failure
 
+    async def _open(self, connection: UrlConnection[Any]) -> None:
+        try:
+            await connection.open()
+        except Exception as error:
+            raise contained(error, self.describe) from error.__cause__
+
     async def _leave(self, connection: UrlConnection[Any], client: Any, timeouts: Timeouts) -> None:
         try:
             # Shielded: a server that is not told keeps the session, and leaving is often a cancellation.
             with anyio.move_on_after(timeouts.close_seconds, shield=True):
-                await connection.farewell()
+                await self._contain(connection.farewell)
         finally:
             connection.release()
             if self.http_client is None:
                 # Shielded: sockets would be left behind. Closing them does not wait for the peer.
                 with anyio.move_on_after(self._policy.release_seconds, shield=True):
-                    await client.aclose()
+                    await self._contain(client.aclose)
+
+    async def _contain(self, leave: Callable[[], Awaitable[None]]) -> None:
+        """What goes wrong in leaving is nobody's fault: the connection is over."""
+        try:
+            await leave()
+        except Exception as error:
+            logger.debug("leaving failed: %s", contained(error, self.describe))
 
 
 class UrlConnection(Connection, Generic[ExchangeT]):
@@ -161,6 +179,28 @@ class UrlConnection(Connection, Generic[ExchangeT]):
         """Nothing runs any more, and nothing will be read."""
         self._inbox.close()
 
+    def _start(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Run a task of the connection. Each gives the faults of its messages; should even that fail, the
+        connection is lost, and the task group it runs in is not."""
+        self._tasks.start_soon(self._contained, work, name=name)
+
+    async def _contained(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            fault = contained(error, "the server")
+            await self._break_off(SessionLostError(str(fault), reason="violation", cause=error))
+
+    async def _break_off(self, error: SessionLostError) -> None:
+        """The connection is lost: end it for everybody, and say so behind all that it carried."""
+        try:
+            self._end(error)
+            await self._inbox.put_last(ConnectionLost(error))
+        except Exception as bug:
+            contained(bug, "the server")
+            # Without a last item, the end of `incoming` is the end of the session.
+            self._inbox.finish()
+
     def _turned_away(self, outgoing: Outgoing) -> bool:
         """Whether the connection has ended, and with it this message."""
         if self._ended is None:
@@ -172,7 +212,7 @@ class UrlConnection(Connection, Generic[ExchangeT]):
 
     def _start_delivery(self, delivery: DeliveryExchange) -> None:
         self._deliveries.add(delivery)
-        self._tasks.start_soon(self._deliver, delivery, name="anyio_mcp http delivery")
+        self._start(partial(self._deliver, delivery), "anyio_mcp http delivery")
 
     async def _deliver(self, delivery: DeliveryExchange) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import anyio
@@ -27,7 +28,7 @@ from anyio_mcp.transports._listen import Listener
 from anyio_mcp.transports._url import redact
 from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
 from anyio_mcp.transports._wire import Wire
-from anyio_mcp.transports.base import ConnectionLost, Outgoing, RequestFault
+from anyio_mcp.transports.base import Outgoing, RequestFault
 
 logger = get_logger(__name__)
 
@@ -96,7 +97,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
             self.abandon(message.id)
             request = RequestExchange(self._wire, outgoing, message, stamp, self._forget)
             self._requests[message.id] = request
-            self._tasks.start_soon(self._request, request, name=f"anyio_mcp http {message.method[:40]}")
+            self._start(partial(self._request, request), f"anyio_mcp http {message.method[:40]}")
             return
         listen = isinstance(message, JSONRPCNotification) and message.method == "notifications/initialized"
         self._start_delivery(DeliveryExchange(self._wire, outgoing, stamp, self._listen if listen else None))
@@ -139,13 +140,13 @@ class HttpConnection(UrlConnection[RequestExchange]):
     def _listen(self) -> None:
         if self._session.session_id is not None and self._listener is None and not self._session.modern:
             self._listener = Listener(self._wire)
-            self._tasks.start_soon(self._listener.run, name="anyio_mcp http listener")
+            self._start(self._listener.run, "anyio_mcp http listener")
 
     def _lose(self, error: SessionLostError) -> None:
         if self._ended is None and self._lost is None:
             self._lost = SessionLostError(str(error), reason=error.reason, cause=error.cause)
             # A task of its own: the exchange that found out may be abandoned while the inbox is full.
-            self._tasks.start_soon(self._end_soon, self._lost, name="anyio_mcp http loss")
+            self._start(partial(self._end_soon, self._lost), "anyio_mcp http loss")
 
     async def _end_soon(self, error: SessionLostError) -> None:
         # Each request under way learns from its own answer whether the server has looked at it, which
@@ -154,8 +155,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
             while self._requests:
                 self._settled = anyio.Event()
                 await self._settled.wait()
-        self._end(error)
-        await self._inbox.put_last(ConnectionLost(error))
+        await self._break_off(error)
 
     def _end(self, error: SessionLostError) -> None:
         super()._end(error)

@@ -29,8 +29,10 @@ from mcp.types import (
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._body import Body
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._delivery import DeliveryExchange
-from anyio_mcp.transports._headers import EVENT_STREAM, SessionHeaders, media_type
+from anyio_mcp.transports._headers import SessionHeaders
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import check_url
 from anyio_mcp.transports._lines import Oversized, answered_request
@@ -42,7 +44,6 @@ from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
 from anyio_mcp.transports._wire import Wire
 from anyio_mcp.transports.base import (
     INBOX_SIZE,
-    ConnectionLost,
     Incoming,
     Outgoing,
     RequestFault,
@@ -102,7 +103,7 @@ class SseConnection(UrlConnection[RequestPost]):
 
     async def open(self) -> None:
         """Wait until the server has named the address for messages. Raises why it did not."""
-        self._tasks.start_soon(self._listen, name="anyio_mcp sse stream")
+        self._start(self._listen, "anyio_mcp sse stream")
         await self._opened.wait()
         if self._refused is not None:
             raise self._refused
@@ -131,7 +132,7 @@ class SseConnection(UrlConnection[RequestPost]):
         self.abandon(message.id)
         post = RequestPost(wire, message, stamp, self._claim)
         self._requests[message.id] = post
-        self._tasks.start_soon(post.run, name=f"anyio_mcp sse {message.method[:40]}")
+        self._start(post.run, f"anyio_mcp sse {message.method[:40]}")
 
     def abandon(self, request_id: RequestId) -> bool:
         """Free the POST of a request. The server does not learn of it: its answer has no stream to close."""
@@ -151,12 +152,10 @@ class SseConnection(UrlConnection[RequestPost]):
             async with self._source.open("GET", headers) as response:
                 if not response.is_success:
                     broken, _ = await self._source.status_error(response)
-                elif media_type(response.headers.get("content-type", "")) != EVENT_STREAM:
+                elif not await self._follow(response):
                     broken = self._violation("answered the GET with something else than a stream of events")
-                else:
-                    await self._follow(response)
-        except RequestFailedError as error:
-            broken = error
+        except Exception as error:
+            broken = contained(error, self._source.describe)
         if self._wire is None:
             text = f"{self._source.describe} ended the stream before it named an endpoint"
             self._refused = broken or SessionLostError(text, reason="eof")
@@ -164,15 +163,17 @@ class SseConnection(UrlConnection[RequestPost]):
             return
         text = f"{self._source.describe} ended the stream of events" if broken is None else str(broken)
         lost = SessionLostError(text, reason="eof", cause=broken)
-        self._end(lost)
-        await self._inbox.put_last(ConnectionLost(lost))
+        await self._break_off(lost)
 
-    async def _follow(self, response: httpx2.Response) -> None:
-        parser = SseParser(self._limit)
-        async with aclosing(self._source.chunks(response)) as chunks:
-            async for chunk in chunks:
-                for event in parser.feed(chunk):
+    async def _follow(self, response: httpx2.Response) -> bool:
+        """Read the stream to its end. False if it is none."""
+        async with Body(self._source, response, self._limit) as body:
+            if await body.kind() != "events":
+                return False
+            async with aclosing(body.events(SseParser(self._limit))) as events:
+                async for event in events:
                     await self._on_event(event, str(response.request.url))
+        return True
 
     async def _on_event(self, event: SseEvent | SseOverflow, base: str) -> None:
         item: Incoming | None
