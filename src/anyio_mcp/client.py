@@ -95,6 +95,9 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
       every time.
     * `log_level`: which log messages a modern server shall send; it sends none without. In the era
       before, `set_logging_level()` asks for them.
+    * `strict_schemas`: a result that cannot be checked against its tool's output schema, or lacks the
+      structured content that the schema promises, is a `ResultSchemaError`. Without it such a result is
+      delivered, and its `unchecked` says why.
     * `auth`, for URLs: a bearer token; `"oauth"` or `OAuth(...)` for a user who signs in with a browser;
       or an `httpx2.Auth`, such as the SDK's OAuth providers.
 
@@ -127,6 +130,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         extensions: Sequence[ClientExtension] | None = None,
         cache: CacheConfig | None = DEFAULT_CACHE,
         log_level: LoggingLevel | None = None,
+        strict_schemas: bool = False,
     ) -> None:
         transport = infer_transport(source, auth=auth)
         self._open(
@@ -153,6 +157,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 extensions=Extensions.of(extensions),
                 cache=cache,
                 log_level=log_level,
+                strict_schemas=strict_schemas,
             ),
             task_group,
             KnownEra(),
@@ -383,6 +388,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 log_level=settings.log_level,
                 known_era=self._known_era,
                 default_ttl_ms=0 if settings.cache is None else settings.cache.default_ttl_ms,
+                strict_schemas=settings.strict_schemas,
             ),
         )
 

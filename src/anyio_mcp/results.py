@@ -1,7 +1,7 @@
 """What a tool call gives back: `CallToolResult`, with structured content as Python values in `data`.
 
-Owns the public result and the choice of what becomes `data`. Knows nothing of sessions or of how a
-tool's schema was fetched; the conversion itself is `_schema`'s.
+Owns the public result and the choice of what becomes `data`. Knows nothing of sessions, nor of how a tool's
+schema was fetched and checked; the conversion itself is `_schema`'s.
 
 `data` is, in this order:
 
@@ -20,18 +20,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from mcp import types
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from anyio_mcp._schema import MismatchError, is_object, schema_type
+from anyio_mcp._schema import Budget, MismatchError, Steps, at_once, is_object, type_steps
 from anyio_mcp.content import UnknownContent
 from anyio_mcp.errors import MCPClientError
 
-__all__ = ["CallToolResult", "ResultSchemaError", "adapter_for", "error_text", "tool_result"]
+__all__ = ["CallToolResult", "ResultSchemaError", "adapter_for", "error_text", "result_steps", "tool_result"]
 
 MAX_ERROR_TEXT: Final = 2_000
 """Characters of a tool's error text that go into an exception's message; the rest is in its result."""
@@ -54,6 +54,9 @@ class CallToolResult(Generic[T]):
     * `meta`: the `_meta` of the result.
     * `data`: the structured content as Python values; see the module for what it is when.
     * `is_error`: whether the tool says that it failed.
+    * `unchecked`: why the structured content could not be checked against the tool's output schema: the
+      schema is not to be had, is not understood, or checking would cost more than a server may ask for. None
+      if it was checked, and if there is nothing to check.
     """
 
     content: list[types.ContentBlock | UnknownContent]
@@ -61,12 +64,15 @@ class CallToolResult(Generic[T]):
     meta: dict[str, Any] | None = None
     data: T | None = None
     is_error: bool = False
+    unchecked: str | None = None
 
 
-class ResultSchemaError(MCPClientError):
-    """The tool ran, and its structured content does not fit the type it was to have.
+class ResultSchemaError(MCPClientError, RuntimeError):
+    """The tool ran, and its structured content does not fit the type it was to have; or, for a client with
+    `strict_schemas=True`, it could not be checked.
 
-    `result` is the whole answer, with `data` None: what the tool did is not lost.
+    `result` is the whole answer, with `data` None: what the tool did is not lost. The SDK's session raises a
+    `RuntimeError` here, so this is one as well.
     """
 
     result: CallToolResult[Any]
@@ -96,23 +102,42 @@ def tool_result(
     output_schema: Mapping[str, Any] | None,
     result_type: type[T] | None = None,
 ) -> CallToolResult[T]:
-    """`raw` as a `CallToolResult` with its `data`.
+    """`result_steps`, at once."""
+    return at_once(result_steps(raw, output_schema=output_schema, result_type=result_type, budget=Budget()))
+
+
+def result_steps(
+    raw: types.CallToolResult,
+    *,
+    output_schema: Mapping[str, Any] | None,
+    result_type: type[T] | None = None,
+    unchecked: str | None = None,
+    budget: Budget,
+) -> Steps[CallToolResult[T]]:
+    """`raw` as a `CallToolResult` with its `data`; what the conversion costs is spent of `budget`.
 
     Raises `ResultSchemaError` if a `result_type` is given and the content does not fit it, `TypeError`
     if pydantic cannot validate that type; nothing else.
     """
-    if raw.is_error:
-        return _result(raw, None)
-    schema = output_schema or {}
-    value: Any = raw.structured_content
-    wrapped = _is_wrapped(raw, schema)
-    if wrapped:
-        value = value["result"]
-    if result_type is not None:
-        return _result(raw, _validated(raw, value, schema, adapter_for(result_type), result_type))
-    if value is None or not schema:
-        return _result(raw, value)
-    return _result(raw, _converted(value, schema, wrapped=wrapped))
+    data: Any = None
+    if not raw.is_error:
+        schema = output_schema or {}
+        data = raw.structured_content
+        wrapped = _is_wrapped(raw, schema)
+        if wrapped:
+            data = data["result"]
+        if result_type is not None:
+            data = _validated(raw, data, schema, adapter_for(result_type), result_type)
+        elif data is not None and schema:
+            data = yield _converted(data, schema, budget, wrapped=wrapped)
+    return CallToolResult(
+        content=cast("list[types.ContentBlock | UnknownContent]", raw.content),
+        structured_content=raw.structured_content,
+        meta=raw.meta,
+        data=data,
+        is_error=raw.is_error,
+        unchecked=unchecked,
+    )
 
 
 def error_text(raw: types.CallToolResult) -> str:
@@ -131,16 +156,6 @@ def error_text(raw: types.CallToolResult) -> str:
     return text or _NO_TEXT
 
 
-def _result(raw: types.CallToolResult, data: Any) -> CallToolResult[Any]:
-    return CallToolResult(
-        content=cast("list[types.ContentBlock | UnknownContent]", raw.content),
-        structured_content=raw.structured_content,
-        meta=raw.meta,
-        data=data,
-        is_error=raw.is_error,
-    )
-
-
 def _is_wrapped(raw: types.CallToolResult, schema: Mapping[str, Any]) -> bool:
     """Whether the value sits under the sole key `result`, because it is no object by itself."""
     value: Any = raw.structured_content
@@ -152,15 +167,15 @@ def _is_wrapped(raw: types.CallToolResult, schema: Mapping[str, Any]) -> bool:
     return is_object(mark) and mark.get("wrap_result") is True
 
 
-def _converted(value: Any, schema: Mapping[str, Any], *, wrapped: bool) -> Any:
-    found = schema_type(schema)
+def _converted(value: Any, schema: Mapping[str, Any], budget: Budget, *, wrapped: bool) -> Steps[Any]:
+    found = yield type_steps(schema)
     if found is None:
         return value
     try:
         if wrapped:
             # The whole schema is converted, not the property alone: its `$ref`s start at the root.
-            return getattr(found.convert({"result": value}), "result", value)
-        return found.convert(value)
+            return getattr((yield found.steps({"result": value}, budget)), "result", value)
+        return (yield found.steps(value, budget))
     except MismatchError:
         return value
 
@@ -186,7 +201,7 @@ def _validated(
     name = getattr(result_type, "__name__", None) or str(result_type)
     raise ResultSchemaError(
         f"the structured content does not fit {name}: {_describe(failure)}",
-        result=_result(raw, None),
+        result=replace(tool_result(raw, output_schema=None), data=None),
         cause=failure,
     )
 

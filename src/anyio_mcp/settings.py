@@ -95,6 +95,7 @@ class ClientSettings:
     extensions: Extensions
     cache: CacheConfig | None
     log_level: LoggingLevel | None
+    strict_schemas: bool
 
     def __post_init__(self) -> None:
         if self.progress_handler is not None:

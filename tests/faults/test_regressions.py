@@ -745,9 +745,9 @@ async def test_a_megabyte_from_the_server_does_not_become_a_megabyte_of_log(
 
 
 _COSTLY: dict[str, tuple[dict[str, Any], Any]] = {
-    # Exponential in the length of the value: with these, days.
-    "pattern": ({"type": "string", "pattern": "^(a+)+$"}, "a" * 45 + "!"),
-    # Quadratic in the number of items, whose comparison is slow: minutes.
+    # Exponential in the length of the value for an engine that backtracks: days.
+    "pattern": ({"type": "string", "pattern": "^(a+)+!$"}, "a" * 45 + "!"),
+    # Quadratic in the number of items, whose comparison is slow, for one that compares each two: minutes.
     "uniqueItems": ({"type": "array", "uniqueItems": True}, [{"n": number} for number in range(10_000)]),
 }
 
@@ -769,6 +769,7 @@ async def test_a_costly_schema_does_not_stop_the_event_loop(era: Era, keyword: s
     async with http_client(mcp(by_tool(evil=evil), tools_list=lists), era) as (client, _):
         result = await client.call_tool("evil", timeout=5)
         assert result.structured_content == {"x": value}
+        assert result.unchecked is None
 
 
 # --- 13: an outage or a refusal taken for an old server ---------------------------------------------

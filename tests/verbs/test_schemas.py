@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 from mcp import MCPError
 from mcp.server import ServerRequestContext
-from mcp.types import HEADER_MISMATCH, CallToolRequestParams, ListToolsResult
+from mcp.types import HEADER_MISMATCH, CallToolRequestParams, ListToolsResult, TextContent
 
 from anyio_mcp.client import Client
 from anyio_mcp.errors import DeadlineExceededError
-from anyio_mcp.results import ResultSchemaError
+from anyio_mcp.results import CallToolResult, ResultSchemaError
 from anyio_mcp.testing import VirtualTime
 from tests.verbs.servers import MODERN, Era, Scripted, connected, text_result, tool
 
@@ -48,12 +49,29 @@ async def test_a_result_that_breaks_its_schema_is_an_error_that_carries_it(era: 
     assert len(str(caught.value)) <= 2000
 
 
-async def test_a_result_without_the_structure_it_promised_is_an_error_when_that_is_known(era: Era) -> None:
+@pytest.mark.parametrize("is_listed", [False, True])
+async def test_a_result_without_the_structure_it_promised_is_a_result_listed_or_not(
+    era: Era, is_listed: bool
+) -> None:
     server = Lying(None)
     async with connected(server.server, era) as client:
-        await client.list_tools()
-        with pytest.raises(ResultSchemaError, match="did not return structured content"):
+        if is_listed:
+            await client.list_tools()
+        result = await client.call_tool("count")
+    assert replace(result, meta=None) == CallToolResult(content=[TextContent(type="text", text="done")])
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+async def test_who_is_strict_gets_no_result_without_the_structure_it_promised(
+    era: Era, is_listed: bool
+) -> None:
+    server = Lying(None)
+    async with connected(server.server, era, strict_schemas=True) as client:
+        if is_listed:
+            await client.list_tools()
+        with pytest.raises(ResultSchemaError, match="did not return structured content") as caught:
             await client.call_tool("count")
+    assert caught.value.result.content
 
 
 async def test_what_the_server_lies_about_can_still_be_had_unchecked(era: Era) -> None:
@@ -72,13 +90,102 @@ async def test_a_result_that_is_an_error_is_not_checked(era: Era) -> None:
     assert server.log.count("tools/list") == 0
 
 
-async def test_a_schema_that_is_none_is_an_error_that_carries_the_result(era: Era) -> None:
-    server = Lying({"n": 1})
-    server.tools = [tool("count", {"type": "object", "properties": {"n": {"type": 7}}})]
+UNUSABLE: dict[str, Any] = {
+    "a type that is none": {"type": 7},
+    "a type nobody knows": {"type": "int"},
+    "a reference to elsewhere": {"$ref": "http://127.0.0.1:9/x.json"},
+    "a reference to a file": {"$ref": "file:///etc/passwd"},
+    "a reference to nowhere": {"$ref": "#/$defs/Nope"},
+    "a reference to itself": {"$ref": "#/properties/n"},
+    "a boolean bound of draft 4": {"minimum": 0, "exclusiveMinimum": True},
+    "required of draft 3": {"type": "integer", "required": True},
+    "a dynamic reference": {"$dynamicRef": "#n"},
+    "what was not evaluated": {"allOf": [{}], "unevaluatedProperties": False},
+    "a pattern with a class of Unicode": {"pattern": r"^\p{L}+$"},
+    "a pattern that looks ahead": {"pattern": "^(?=.*[0-9]).+$"},
+    "an identity of its own": {"$id": "http://x/y"},
+    "an unknown draft": {"type": "object"},
+    "a bound beyond all floats": {"maximum": float("inf")},
+    "too many choices": {"enum": list(range(100_000))},
+}
+
+
+def unusable(kind: str) -> dict[str, Any]:
+    draft = {"$schema": "http://json-schema.org/draft-04/schema#"} if kind == "an unknown draft" else {}
+    return {**draft, "type": "object", "properties": {"n": UNUSABLE[kind]}}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+async def test_what_cannot_be_checked_is_delivered_and_says_so(
+    kind: str, era: Era, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "anyio_mcp")
+    server = Lying({"n": "some text" if kind.startswith("a pattern") else 1})
+    server.tools = [tool("count", unusable(kind))]
     async with connected(server.server, era) as client:
-        with pytest.raises(ResultSchemaError, match="Invalid schema") as caught:
+        for _ in range(3):
+            result = await client.call_tool("count")
+            assert result.structured_content == server.structured
+            assert result.unchecked
+    warnings = [record for record in caplog.records if "unchecked" in record.getMessage()]
+    assert len(warnings) == 1, "once for each tool"
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+async def test_what_cannot_be_checked_is_an_error_for_who_is_strict(kind: str, era: Era) -> None:
+    server = Lying({"n": "some text" if kind.startswith("a pattern") else 1})
+    server.tools = [tool("count", unusable(kind))]
+    async with connected(server.server, era, strict_schemas=True) as client:
+        with pytest.raises(ResultSchemaError, match="could not be checked") as caught:
             await client.call_tool("count")
-    assert caught.value.result.structured_content == {"n": 1}
+    assert caught.value.result.structured_content == server.structured
+    assert caught.value.result.unchecked
+
+
+async def test_a_schema_that_has_changed_unannounced_is_listed_again_before_a_result_is_called_wrong(
+    era: Era,
+) -> None:
+    server = Lying({"n": "many"})
+    async with connected(server.server, era) as client:
+        await client.list_tools()
+        server.tools = [tool("count", {"type": "object", "properties": {"n": {"type": "string"}}})]
+        result = await client.call_tool("count")
+    assert (result.structured_content, result.unchecked) == ({"n": "many"}, None)
+
+
+async def test_a_result_of_a_version_that_the_caller_pinned_is_not_held_against_another(era: Era) -> None:
+    server = Lying({"n": "many"})
+    async with connected(server.server, era) as client:
+        result = await client.call_tool("count", meta={"fastmcp": {"version": "1.0"}})
+        assert "another version" in str(result.unchecked)
+        with pytest.raises(ResultSchemaError):
+            await client.call_tool("count", meta={"trace": "1.0"})
+
+
+async def test_an_error_about_a_huge_result_is_short_and_carries_it(era: Era) -> None:
+    server = Lying({"n": list(range(100_000))})
+    schema = {"type": "object", "properties": {"n": {"maxItems": 1, "enum": [[n] for n in range(1000)]}}}
+    server.tools = [tool("count", schema)]
+    async with connected(server.server, era) as client:
+        with pytest.raises(ResultSchemaError) as caught:
+            await client.call_tool("count")
+    assert len(str(caught.value)) < 300
+    assert caught.value.result.structured_content == server.structured
+
+
+async def test_the_sdk_session_checks_by_the_same_rules(era: Era) -> None:
+    server = Lying({"n": "a" * 40 + "b"})
+    async with connected(server.server, era) as client:
+        with pytest.raises(RuntimeError, match="does not fit its schema") as caught:
+            await client.session.call_tool("count")
+        assert isinstance(caught.value, ResultSchemaError)
+        server.tools = [tool("count", {"type": "object", "properties": {"n": {"pattern": "^(a+)+$"}}})]
+        await client.session.list_tools()
+        with pytest.raises(RuntimeError, match="pattern"):
+            await client.session.call_tool("count")
+        server.tools = [tool("count", unusable("a reference to elsewhere"))]
+        await client.session.list_tools()
+        assert await client.session.call_tool("count")
 
 
 async def test_a_tool_that_is_not_listed_is_not_checked(era: Era) -> None:
@@ -88,6 +195,7 @@ async def test_a_tool_that_is_not_listed_is_not_checked(era: Era) -> None:
         result = await client.call_tool("count")
         await client.call_tool("count")
     assert result.data == {"n": "many"}
+    assert "does not list" in str(result.unchecked)
     assert server.log.count("tools/list") == 1
 
 

@@ -6,7 +6,6 @@ again, such as a URI, is left a string.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -19,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 from anyio_mcp._schema.budget import MismatchError
 from anyio_mcp._schema.nodes import ScalarNode
 
-MAX_EXACT_INT: Final = 2**53
-"""Integers up to this are the same number as a float. A larger one stays an int."""
-
 MAX_TEMPORAL: Final = 64
 """Characters of the longest date, time or duration that is read."""
+
+
+_FINER: Final = re.compile(r"[.,]\d{6}0*[1-9]", re.ASCII)
+"""A fraction with digits past the microsecond."""
 
 
 def _same(value: Any) -> Any:
@@ -31,13 +31,9 @@ def _same(value: Any) -> Any:
 
 
 def _integer(value: float) -> int:
-    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
+    if isinstance(value, float) and not value.is_integer():
         raise MismatchError("not an integer")
     return int(value)
-
-
-def _number(value: float) -> float:
-    return float(value) if abs(value) <= MAX_EXACT_INT else value
 
 
 def _uuid(value: str) -> UUID:
@@ -50,13 +46,14 @@ def _uuid(value: str) -> UUID:
         raise MismatchError("not a UUID") from error
 
 
-def _temporal(hint: type[Any], beginning: str) -> ScalarNode:
+def _temporal(hint: type[Any], form: str) -> ScalarNode:
     adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    begins: Callable[[str], object] = re.compile(beginning, re.ASCII).match
+    has_form: Callable[[str], object] = re.compile(form, re.ASCII).match
 
     def parse(value: str) -> Any:
-        # The beginning is checked because pydantic reads "1700000000" as a date as well.
-        if len(value) > MAX_TEMPORAL or not begins(value):
+        # The form is checked because pydantic reads "1700000000" as a date as well, and drops what is
+        # smaller than a microsecond: such a text would not be what was sent.
+        if len(value) > MAX_TEMPORAL or not has_form(value) or _FINER.search(value):
             raise MismatchError(f"not a {hint.__name__}")
         try:
             return adapter.validate_python(value)
@@ -70,12 +67,14 @@ STRING: Final = ScalarNode(str, _same, "string")
 BOOLEAN: Final = ScalarNode(bool, _same, "boolean")
 NULL: Final = ScalarNode(NoneType, _same, "null")
 INTEGER: Final = ScalarNode(int, _integer, "integer", "number")
-NUMBER: Final = ScalarNode(float, _number, "integer", "number")
+NUMBER: Final = ScalarNode(float, _same, "integer", "number")
 
 FORMATS: Final[dict[str, ScalarNode]] = {
     "date-time": _temporal(datetime, r"\d{4}-\d\d-\d\d[Tt ]"),
     "date": _temporal(date, r"\d{4}-\d\d-\d\d$"),
     "time": _temporal(time, r"\d\d:\d\d"),
-    "duration": _temporal(timedelta, r"[+-]?P"),
+    # Months have no length of their own: as days they would be another duration. So would years, but pydantic
+    # writes 365 days as one: https://docs.pydantic.dev/latest/api/standard_library_types/#datetimetimedelta
+    "duration": _temporal(timedelta, r"[+-]?P(?:\d+W|(?:\d+Y)?(?:\d+D)?(?:T[\d.,HMS]+)?)$"),
     "uuid": ScalarNode(UUID, _uuid, "string"),
 }

@@ -58,7 +58,7 @@ class Hints:
                 return _literal(node.values), len(node.values)
             case ListNode():
                 hint, size = (Any, 1) if node.prefix else self._of(node.item)
-                made: Any = set[hint] if node.unique else list[hint]
+                made: Any = list[hint]
             case DictNode():
                 hint, size = self._of(node.item)
                 made = dict[str, hint]

@@ -3,18 +3,18 @@
 Owns what each type accepts and makes of a value, and what a conversion may cost. Knows nothing of JSON
 Schema's keywords (`compiler` compiles them to these nodes) nor of what is done with a mismatch.
 
-A conversion visits each value once, so it costs what the message cost to read, except where a union
-has several members for one kind of value and members are tried. Trying nests, and costs 2^depth where
-a server wants it to; the `Budget` ends it.
+A conversion visits each value once, except where a union has several members for one kind of value and
+members are tried. Trying nests, and costs 2^depth where a server wants it to; the `Budget` ends it. Scalars
+are converted at once, what holds others in steps that pause.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, cast, final
+from typing import Any, ClassVar, Final, Literal, TypeGuard, cast, final
 
-from anyio_mcp._schema.budget import Budget, MismatchError, OutOfBudgetError
+from anyio_mcp._schema.budget import Budget, MismatchError, OutOfBudgetError, Steps
+from anyio_mcp._schema.equality import key_of, keys_of, scalar_key
 from anyio_mcp._schema.records import Record, new_record
 
 Kind = Literal["object", "array", "string", "integer", "number", "boolean", "null"]
@@ -41,12 +41,19 @@ class Node:
 
     __slots__ = ("kinds",)
 
+    is_leaf: ClassVar[bool] = True
+    """Whether `convert` does in one step what otherwise `steps` does."""
+
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.kinds = frozenset(kinds)
 
-    def convert(self, value: Any, budget: Budget) -> Any:
-        """The Python value, or `MismatchError`."""
+    def convert(self, value: Any) -> Any:
+        """The Python value of what takes one step, or `MismatchError`."""
         raise MismatchError("nothing is allowed here")
+
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
+        """The Python value, or `MismatchError`. What is no leaf has this."""
+        raise NotImplementedError
 
     def link(self) -> None:
         """Put what references lead to in their place, so that converting does not follow them."""
@@ -61,7 +68,7 @@ class AnyNode(Node):
     def __init__(self) -> None:
         super().__init__(ALL_KINDS)
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def convert(self, value: Any) -> Any:
         return value
 
 
@@ -86,7 +93,7 @@ class ScalarNode(Node):
         self.hint = hint
         self.parse = parse
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def convert(self, value: Any) -> Any:
         if kind_of(value) not in self.kinds:
             raise MismatchError("a value of another type")
         return self.parse(value)
@@ -98,53 +105,56 @@ class LiteralNode(Node):
 
     __slots__ = ("_keys", "values")
 
-    def __init__(self, values: Iterable[Any]) -> None:
+    is_leaf = False
+
+    def __init__(self, values: Iterable[Any], budget: Budget) -> None:
         self.values = tuple(values)
         kinds = map(kind_of, self.values)
         super().__init__(like for kind in kinds if kind is not None for like in _kinds_like(kind))
-        self._keys = {_literal_key(value) for value in self.values}
+        self._keys = keys_of(self.values, budget)
 
-    def convert(self, value: Any, budget: Budget) -> Any:
-        if not self.accepts(value):
-            raise MismatchError("not one of the given values")
-        return value
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
+        if kind_of(value) in self.kinds and (yield key_of(value, budget)) in self._keys:
+            return value
+        raise MismatchError("not one of the given values")
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: Any, budget: Budget) -> bool:
+        """Whether it may be one of these; an array or an object always may."""
         kind = kind_of(value)
-        return kind in self.kinds and _literal_key(value) in self._keys
+        if isinstance(value, dict | list) or kind not in self.kinds:
+            return kind in self.kinds
+        return scalar_key(value, budget) in self._keys
 
 
 @final
 class ListNode(Node):
     """An array: `prefix` for its first elements, `item` for the others."""
 
-    __slots__ = ("item", "prefix", "unique")
+    __slots__ = ("item", "prefix")
 
-    def __init__(self, item: Node, prefix: list[Node], *, unique: bool) -> None:
+    is_leaf = False
+
+    def __init__(self, item: Node, prefix: list[Node]) -> None:
         super().__init__(("array",))
         self.item = item
         self.prefix = prefix
-        self.unique = unique
-        """Whether the elements are unique: then they become a set, if they are scalars, which can."""
 
     def link(self) -> None:
         self.item = resolved(self.item)
         self.prefix = [resolved(each) for each in self.prefix]
-        self.unique = self.unique and not self.prefix and isinstance(self.item, ScalarNode)
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
         if type(value) is not list:
             raise MismatchError("not an array")
-        items = cast("list[Any]", value)
-        budget.spend(len(items) + 1)
-        head = [node.convert(item, budget) for node, item in zip(self.prefix, items, strict=False)]
-        rest = [self.item.convert(item, budget) for item in items[len(head) :]]
-        if not self.unique:
-            return head + rest if head else rest
-        unique = set(rest)
-        if len(unique) != len(rest):
-            raise MismatchError("an element occurs twice")
-        return unique
+        budget.spend(1)
+        made: list[Any] = []
+        for index, item in enumerate(cast("list[Any]", value)):
+            budget.spend(1)
+            node = self.prefix[index] if index < len(self.prefix) else self.item
+            made.append(node.convert(item) if node.is_leaf else (yield node.steps(item, budget)))
+            if budget.is_due:
+                yield None
+        return made
 
 
 @final
@@ -153,6 +163,8 @@ class DictNode(Node):
 
     __slots__ = ("item",)
 
+    is_leaf = False
+
     def __init__(self, item: Node) -> None:
         super().__init__(("object",))
         self.item = item
@@ -160,12 +172,18 @@ class DictNode(Node):
     def link(self) -> None:
         self.item = resolved(self.item)
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
         if type(value) is not dict:
             raise MismatchError("not an object")
-        items = cast("dict[str, Any]", value)
-        budget.spend(len(items) + 1)
-        return {key: self.item.convert(item, budget) for key, item in items.items()}
+        budget.spend(1)
+        node = self.item
+        made: dict[str, Any] = {}
+        for key, item in cast("dict[str, Any]", value).items():
+            budget.spend(1)
+            made[key] = node.convert(item) if node.is_leaf else (yield node.steps(item, budget))
+            if budget.is_due:
+                yield None
+        return made
 
 
 @final
@@ -177,6 +195,8 @@ class ObjectNode(Node):
     """
 
     __slots__ = ("_defaults", "_names", "_tags", "closed", "cls", "extra", "fields", "required")
+
+    is_leaf = False
 
     def __init__(self, cls: type[Record], *, required: frozenset[str], closed: bool) -> None:
         super().__init__(("object",))
@@ -203,31 +223,37 @@ class ObjectNode(Node):
         self._tags = literals[:MAX_TAGS]
         self._defaults = defaults
 
-    def matches(self, value: dict[str, Any]) -> bool:
+    def matches(self, value: dict[str, Any], budget: Budget) -> bool:
         """Whether `value` can be this object, by what is required and by its tags."""
+        budget.spend(1 + len(self.required) // 10)
         return value.keys() >= self.required and all(
-            node.accepts(value[key]) for key, node in self._tags if key in value
+            node.accepts(value[key], budget) for key, node in self._tags if key in value
         )
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
         if type(value) is not dict:
             raise MismatchError("not an object")
         items = cast("dict[str, Any]", value)
-        budget.spend(len(items) + 1 + self._defaults)
+        budget.spend(1 + self._defaults + len(self.required) // 10)
         if not items.keys() >= self.required:
             raise MismatchError("a required property is missing")
         found: dict[str, Any] = {}
         for key, item in items.items():
+            budget.spend(1)
             entry = self.fields.get(key)
+            node = self.extra if entry is None else entry[1]
+            if node is None:
+                if self.closed:
+                    raise MismatchError("a property that is not allowed")
+                continue
+            made = node.convert(item) if node.is_leaf else (yield node.steps(item, budget))
             if entry is not None:
-                found[entry[0]] = entry[1].convert(item, budget)
-            elif self.closed:
-                raise MismatchError("a property that is not allowed")
-            elif self.extra is not None:
-                extra = self.extra.convert(item, budget)
-                # Not under a name of Python's or the record's: `copy` would find a `__deepcopy__` there.
-                if key.isidentifier() and not key.startswith("_") and key not in self._names:
-                    found[key] = extra
+                found[entry[0]] = made
+            # Not under a name of Python's or the record's: `copy` would find a `__deepcopy__` there.
+            elif key.isidentifier() and not key.startswith("_") and key not in self._names:
+                found[key] = made
+            if budget.is_due:
+                yield None
         return new_record(self.cls, found)
 
 
@@ -237,6 +263,8 @@ class UnionNode(Node):
 
     __slots__ = ("_by_kind", "members")
 
+    is_leaf = False
+
     def __init__(self, members: list[Node]) -> None:
         super().__init__(())
         self.members = members
@@ -245,11 +273,13 @@ class UnionNode(Node):
     def link(self) -> None:
         self.members = [resolved(each) for each in self.members]
 
-    def complete(self) -> int:
+    def complete(self, most: int) -> int:
         """All nodes are linked: dissolve unions in it, also those that contain each other.
 
-        Returns how many members it has now, as unions that hold unions multiply them.
+        Returns how many members were met, as unions that hold unions multiply them: a few more than
+        `most`, and it is not complete.
         """
+        met = 0
         leaves: dict[int, Node] = {}
         seen: set[int] = set()
         stack: list[Node] = [self]
@@ -259,6 +289,9 @@ class UnionNode(Node):
                 leaves[id(node)] = node
             elif id(node) not in seen:
                 seen.add(id(node))
+                met += len(node.members)
+                if met > most:
+                    return met
                 stack.extend(reversed(node.members))
         self.members = list(leaves.values())
         # What takes everything comes last, or it would take what another member knows better.
@@ -266,25 +299,26 @@ class UnionNode(Node):
         for kind in ALL_KINDS:
             self._by_kind[kind] = [node for node in ordered if kind in node.kinds]
         self.kinds = frozenset(kind for kind, nodes in self._by_kind.items() if nodes)
-        return len(self.members)
+        return met
 
-    def convert(self, value: Any, budget: Budget) -> Any:
+    def steps(self, value: Any, budget: Budget) -> Steps[Any]:
+        budget.spend(1)
         kind = kind_of(value)
         nodes = self._by_kind[kind] if kind is not None else []
-        if len(nodes) > 1:
-            budget.spend(len(nodes))
-            if kind == "object":
-                nodes = _likely(nodes, cast("dict[str, Any]", value), budget)
-            for node in nodes[:-1]:
-                try:
-                    return node.convert(value, budget)
-                except OutOfBudgetError:
-                    raise
-                except MismatchError:
-                    continue
+        if kind == "object" and len(nodes) > 1:
+            nodes = yield _likely(nodes, cast("dict[str, Any]", value), budget)
+        for node in nodes[:-1]:
+            try:
+                return node.convert(value) if node.is_leaf else (yield node.steps(value, budget))
+            except OutOfBudgetError:
+                raise
+            except MismatchError:
+                budget.spend(1)
+            if budget.is_due:
+                yield None
         if not nodes:
             raise MismatchError("no member of the union takes this")
-        return nodes[-1].convert(value, budget)
+        return (yield conversion(nodes[-1], value, budget))
 
 
 @final
@@ -302,9 +336,20 @@ NEVER: Final = NeverNode()
 ANY: Final = AnyNode()
 
 
+def conversion(node: Node, value: Any, budget: Budget) -> Steps[Any]:
+    """What `node` makes of `value`, or `MismatchError`."""
+    budget.spend(1)
+    return node.convert(value) if node.is_leaf else (yield node.steps(value, budget))
+
+
 def kind_of(value: object) -> Kind | None:
     """Which kind of JSON value this is; None for what JSON does not have."""
     return _KIND_OF.get(type(value))
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether this is a JSON object."""
+    return isinstance(value, dict)
 
 
 def resolved(node: Node) -> Node:
@@ -318,15 +363,19 @@ def resolved(node: Node) -> Node:
     return node
 
 
-def _likely(nodes: list[Node], value: dict[str, Any], budget: Budget) -> list[Node]:
+def _likely(nodes: list[Node], value: dict[str, Any], budget: Budget) -> Steps[list[Node]]:
     """The members that can be `value`, the likeliest first: others fit by leaving everything out."""
     scored: list[tuple[int, Node]] = []
     for node in nodes:
+        budget.spend(1)
         if not isinstance(node, ObjectNode):
             scored.append((-1 if isinstance(node, AnyNode) else 0, node))
-        elif node.matches(value):
-            budget.spend(len(value))
-            scored.append((sum(key in node.fields for key in value), node))
+        elif node.matches(value, budget):
+            few, many = sorted((value.keys(), node.fields.keys()), key=len)
+            budget.spend(len(few))
+            scored.append((sum(key in many for key in few), node))
+        if budget.is_due:
+            yield None
     scored.sort(key=lambda pair: -pair[0])  # stable: as the schema lists them
     return [node for _, node in scored]
 
@@ -336,12 +385,3 @@ def _kinds_like(kind: Kind) -> tuple[Kind, ...]:
     if kind in ("integer", "number"):
         return ("integer", "number")
     return (kind,)
-
-
-def _literal_key(value: Any) -> tuple[str, Any]:
-    """Equal for equal JSON values only: to Python, True is 1 as well."""
-    if isinstance(value, bool):
-        return "boolean", value
-    if isinstance(value, dict | list):
-        return "json", json.dumps(value, sort_keys=True)
-    return "", value

@@ -114,7 +114,7 @@ def add_fields(cls: type[Record], fields: Iterable[Field]) -> None:
         info.keys[each.name] = each.key
         cls.__annotations__[each.name] = each.hint
         default: Any = each.default
-        if isinstance(default, list | dict | set):
+        if isinstance(default, list | dict):
             make = functools.partial(copy.deepcopy, cast("Any", default))
             info.factories[each.name] = make
             setattr(cls, each.name, field(default_factory=make))

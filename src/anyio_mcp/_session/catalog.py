@@ -39,6 +39,11 @@ class ToolCatalog:
         self._loading: anyio.Event | None = None
         self._changes = 0
 
+    @property
+    def changes(self) -> int:
+        """How often the server said that its tools have changed."""
+        return self._changes
+
     def learn(self, tools: list[Tool]) -> None:
         """A complete listing was made anyway."""
         self._tools = {tool.name: tool for tool in tools}

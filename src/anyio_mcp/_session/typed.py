@@ -34,7 +34,8 @@ from mcp.types import (
 )
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from anyio_mcp._session.catalog import ListPage, ToolCatalog
+from anyio_mcp._session.catalog import ListPage, ToolCatalog, list_all_tools
+from anyio_mcp._session.checking import ResultChecker
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
@@ -72,6 +73,7 @@ class TypedSession(ClientSession):
         max_rounds: int,
         known_era: KnownEra,
         default_ttl_ms: int,
+        strict_schemas: bool,
         **kwargs: Any,
     ) -> None:
         self._reader = LenientDispatcher(dispatcher, default_ttl_ms=default_ttl_ms)
@@ -91,6 +93,9 @@ class TypedSession(ClientSession):
         claimed = [*extensions.claims.values(), tasks_extension.claims()]
         dispatcher.result_types |= {claim.result_type for claims in claimed for claim in claims}
         self.catalog = ToolCatalog(self.tools_page(), failure)
+        self.results = ResultChecker(
+            self.catalog, lambda: list_all_tools(self.tools_page("refresh")), strict=strict_schemas
+        )
         self._responses = responses(lambda: self.protocol_version, dispatcher.errands)
         self._has_listed = False
         # Not in handlers: those run behind what has arrived, and a result that came after the change
@@ -148,6 +153,22 @@ class TypedSession(ClientSession):
     def tool_answers(self) -> TypeAdapter[BaseModel]:
         """What may come back from `tools/call`, once the version is negotiated."""
         return self.extensions.answers(self.protocol_version)
+
+    async def validate_tool_result(self, name: str, result: CallToolResult) -> None:
+        """What the SDK's session does with each result, by our checker: the SDK's may take for ever.
+
+        Raises `ResultSchemaError`, which is a `RuntimeError` as the SDK's.
+        """
+        await self.results.present(name, result, _deadline_of_call())
+
+    async def list_tools(self, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
+        """One page of tools. A listing of one page is what results are checked against from now on."""
+        changes = self.catalog.changes
+        result = await super().list_tools(params=params)
+        is_all = (params is None or params.cursor is None) and result.next_cursor is None
+        if is_all and changes == self.catalog.changes:
+            self.catalog.learn(result.tools)
+        return result
 
     @property
     def cache_hits(self) -> int:
@@ -225,6 +246,11 @@ class TypedSession(ClientSession):
                 done.set()
 
 
+def _deadline_of_call() -> CallDeadline:
+    """Of the public call this code runs for, or one like it."""
+    return current_deadline.get() or CallDeadline(DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS)
+
+
 def typed_session(
     dispatcher: SessionDispatcher,
     failure: SessionFailure,
@@ -238,6 +264,7 @@ def typed_session(
     log_level: LoggingLevel | None,
     known_era: KnownEra,
     default_ttl_ms: int,
+    strict_schemas: bool,
 ) -> TypedSession:
     """A session whose callbacks are looked up when they are needed.
 
@@ -269,9 +296,8 @@ def typed_session(
             await handler(message)
 
     async def finish_task(created: CreatedTask) -> CallToolResult:
-        deadline = current_deadline.get() or CallDeadline(DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS)
         record = tasks.start(created.snapshot())
-        raw = await follow_for_caller(session, record, deadline)
+        raw = await follow_for_caller(session, record, _deadline_of_call())
         return await read_result("tools/call", raw, CallToolResult)
 
     extension = TasksExtension(
@@ -295,6 +321,7 @@ def typed_session(
         max_rounds=max_rounds,
         known_era=known_era,
         default_ttl_ms=default_ttl_ms,
+        strict_schemas=strict_schemas,
     )
     dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

@@ -51,6 +51,7 @@ class ServerSettings(TypedDict, total=False):
     extensions: Sequence[ClientExtension] | None
     cache: CacheConfig | None
     log_level: LoggingLevel | None
+    strict_schemas: bool
 
 
 def sources_of(config: MCPConfig | Mapping[str, Any]) -> dict[str, Source]:

@@ -181,7 +181,7 @@ def elicitation_callback(handler: ElicitationHandler) -> ElicitationFnT:
             if isinstance(params, types.ElicitRequestURLParams):
                 check_link(params.url)
                 return answer_url(await run(params.message, None, params, context))
-            form = form_of(params.requested_schema)
+            form = await form_of(params.requested_schema)
             return answer_form(form, await run(params.message, form.response_type, params, context))
         except Exception as error:
             return run.failure(error)

@@ -1,7 +1,7 @@
 """A form the server asks for as a Python type, and a handler's answer as what the form takes.
 
-Owns what an answer may be, the schema's defaults, and the check of the answer. Knows nothing of how the
-handler is called, nor of what the server is told when this raises.
+Owns what an answer may be, the schema's defaults, and the check of the answer, which is `_schema`'s. Knows
+nothing of how the handler is called, nor of what the server is told when this raises.
 """
 
 from __future__ import annotations
@@ -12,15 +12,39 @@ from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 from urllib.parse import urlsplit
 
 from mcp import MCPError, types
-from pydantic import ValidationError
-from pydantic_core import SchemaError, SchemaValidator, core_schema
+from pydantic_core import to_json
 
-from anyio_mcp._schema import Budget, MismatchError, Record, SchemaType, is_object, schema_type, to_plain
+from anyio_mcp._schema import (
+    Budget,
+    MismatchError,
+    OutOfBudgetError,
+    Record,
+    SchemaType,
+    Steps,
+    UncheckableError,
+    Validator,
+    at_once,
+    conversion,
+    count_values,
+    in_slices,
+    is_object,
+    to_plain,
+    type_steps,
+)
+from anyio_mcp._text import get_logger
 
-__all__ = ["ElicitResult", "Form", "answer_form", "answer_url", "check_link", "form_of"]
+__all__ = ["ElicitResult", "Form", "answer_form", "answer_url", "check_link", "form_of", "form_steps"]
 
-MAX_PATTERN: Final = 1_000
-"""Characters of a `pattern` that is checked; a longer one is left to the server to check."""
+logger = get_logger(__name__)
+
+MAX_FORM_VALUES: Final = 3_000
+"""JSON values in a requested schema: a thousand choices with titles. A larger form is refused, at once."""
+
+MAX_FORM_BYTES: Final = 128 * 1024
+"""JSON text of a requested schema."""
+
+_CHECK_STEPS: Final = 20_000
+"""Steps the check of an answer may take. What takes more is left to the server to check."""
 
 MAX_LINK: Final = 8_192
 """Characters of a URL that a user is asked to open. Browsers and servers take hardly longer ones."""
@@ -55,20 +79,34 @@ class Form:
         return None if self.type is None else self.type.record
 
 
-def form_of(schema: dict[str, Any]) -> Form:
+def form_steps(schema: dict[str, Any]) -> Steps[Form]:
     """The form of a requested schema.
 
     Raises `MCPError` (invalid parameters) if it is not that of an object, or beyond what forms are for.
     """
+    if count_values(schema, MAX_FORM_VALUES) > MAX_FORM_VALUES or len(_text(schema)) > MAX_FORM_BYTES:
+        raise MCPError(types.INVALID_PARAMS, "the requested schema is too large for a form")
     properties = schema.get("properties", {})
     if schema.get("type", "object") != "object" or not is_object(properties):
         raise MCPError(types.INVALID_PARAMS, "the requested schema is not that of an object")
     if not properties:
         return Form(schema=schema, type=None)
-    found = schema_type(schema)
+    found = yield type_steps(schema)
     if found is None or found.record is None:
         raise MCPError(types.INVALID_PARAMS, "the requested schema is too large or too deep for a form")
     return Form(schema=schema, type=found)
+
+
+def _text(schema: dict[str, Any]) -> bytes:
+    try:
+        return to_json(schema)
+    except (ValueError, RecursionError) as error:
+        raise MCPError(types.INVALID_PARAMS, "the requested schema is not JSON, or too deep") from error
+
+
+async def form_of(schema: dict[str, Any]) -> Form:
+    """`form_steps`, in slices."""
+    return await in_slices(form_steps(schema), Budget(), until=math.inf)
 
 
 def check_link(url: str) -> None:
@@ -129,6 +167,7 @@ def _content(form: Form, answer: Any) -> dict[str, Any]:
             raise ValueError(f"the answer has no {key!r}")
     for key, value in content.items():
         _check(form, key, value)
+    _check_rules(form, content)
     return content
 
 
@@ -159,12 +198,21 @@ def _check(form: Form, key: str, value: Any) -> None:
             raise ValueError(f"the form has no {key!r}")
         return
     try:
-        node.convert(value, Budget(value))
+        at_once(conversion(node, value, Budget(_CHECK_STEPS)))
     except MismatchError as error:
         raise ValueError(f"{key!r}: {error}") from error
-    schema = form.schema["properties"][key]
-    if is_object(schema) and (broken := _broken_rule(schema, value)):
-        raise ValueError(f"{key!r} breaks the rule {broken}")
+
+
+def _check_rules(form: Form, content: dict[str, Any]) -> None:
+    """Raise `ValueError` if the answer breaks a rule of the form: what its types do not say."""
+    try:
+        failure = at_once(Validator(form.schema).check(content, Budget(_CHECK_STEPS)))
+    except (UncheckableError, OutOfBudgetError) as error:
+        logger.debug("an answer to a form is left to the server to check: %s", error)
+        return
+    if failure is not None:
+        field = repr(failure.path[0]) if failure.path else "the answer"
+        raise ValueError(f"{field} breaks the rule {failure.rule}")
 
 
 def _is_form_value(value: object) -> bool:
@@ -173,51 +221,3 @@ def _is_form_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, str | int)
-
-
-def _broken_rule(schema: dict[str, Any], value: Any) -> str | None:
-    """The first rule of a field that a value of the right type breaks."""
-    if isinstance(value, str):
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str) and not _matches(pattern, value):
-            return "pattern"
-        sizes = ("minLength", "maxLength")
-    elif isinstance(value, list):
-        sizes = ("minItems", "maxItems")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        return _broken_bound(schema, value, ("minimum", "maximum")) or _broken_bound(
-            schema, value, ("exclusiveMinimum", "exclusiveMaximum"), exclusive=True
-        )
-    else:
-        return None
-    return _broken_bound(schema, len(cast("str", value)), sizes)
-
-
-def _broken_bound(
-    schema: dict[str, Any], value: float, names: tuple[str, str], *, exclusive: bool = False
-) -> str | None:
-    for name, sign in zip(names, (1, -1), strict=True):
-        bound = schema.get(name)
-        if isinstance(bound, bool) or not isinstance(bound, int | float):
-            continue
-        if sign * value < sign * bound or (exclusive and value == bound):
-            return name
-    return None
-
-
-def _matches(pattern: str, text: str) -> bool:
-    """Whether `text` matches. True for a pattern that is not checked here.
-
-    By pydantic's engine, which takes linear time: `re` takes exponential time where a server likes it to.
-    """
-    if len(pattern) > MAX_PATTERN:
-        return True
-    try:
-        validator = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
-    except SchemaError:
-        return True
-    try:
-        validator.validate_python(text)
-    except ValidationError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -14,7 +14,6 @@ from mcp.types import (
     CallToolRequestParams,
     InputResponses,
     RequestParamsMeta,
-    Tool,
 )
 from mcp.types import CallToolResult as RawToolResult
 from pydantic import BaseModel
@@ -27,7 +26,7 @@ from anyio_mcp._session.tasks.wire import TaskSnapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
 from anyio_mcp.errors import ToolError, fresh
-from anyio_mcp.results import CallToolResult, ResultSchemaError, error_text, tool_result
+from anyio_mcp.results import CallToolResult, ResultSchemaError, error_text
 
 Call: TypeAlias = Callable[[TypedSession, CallDeadline], Awaitable[RawToolResult | TaskSnapshot]]
 Presented: TypeAlias = Callable[[], CallToolResult[Any]]
@@ -99,14 +98,25 @@ def tool_call(
     return call
 
 
-def present(
-    raw: RawToolResult, tool: Tool | None, *, result_type: type[Any] | None, raise_on_error: bool
-) -> CallToolResult[Any]:
+def pins_a_version(meta: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None) -> bool:
+    """Whether a call asks for a version of its tool, of which the server lists the schema of another.
+
+    As FastMCP has it (https://gofastmcp.com/servers/versioning): `version` in an object of `_meta`, which
+    may be among the arguments.
+    """
+    hints = [*(meta or {}).values(), *_members((arguments or {}).get("_meta"))]
+    return any(isinstance(hint, Mapping) and "version" in hint for hint in hints)
+
+
+def _members(value: object) -> Iterable[object]:
+    return cast("Mapping[str, object]", value).values() if isinstance(value, Mapping) else ()
+
+
+def present(raw: RawToolResult, result: CallToolResult[Any], *, raise_on_error: bool) -> CallToolResult[Any]:
     """The public result of a call, or its public error."""
     if raw.is_error and raise_on_error:
-        raise ToolError(error_text(raw), result=tool_result(raw, output_schema=None))
-    schema = None if tool is None else tool.output_schema
-    return tool_result(raw, output_schema=schema, result_type=None if raw.is_error else result_type)
+        raise ToolError(error_text(raw), result=result)
+    return result
 
 
 def refuse(error: ResultSchemaError) -> NoReturn:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-import anyio
 from mcp.client import CacheMode
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import CallToolResult as RawToolResult
@@ -16,28 +14,22 @@ from mcp.types import (
     Tool,
 )
 
-from anyio_mcp._schema.patterns import may_take_for_ever
 from anyio_mcp._session.catalog import MAX_PAGES, list_all_tools
 from anyio_mcp._session.tasks.driver import follow_for_caller
 from anyio_mcp._session.tasks.records import TaskRecord
 from anyio_mcp._session.tasks.wire import TaskSnapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
-from anyio_mcp._text import get_logger
-from anyio_mcp.errors import MCPClientError
 from anyio_mcp.handlers import ProgressHandler, progress_callback
-from anyio_mcp.results import CallToolResult, ResultSchemaError, adapter_for, tool_result
+from anyio_mcp.results import CallToolResult, ResultSchemaError, adapter_for
 from anyio_mcp.tasks import ToolTask, at_once
 from anyio_mcp.verbs.base import DEFAULT, Timeout, page
-from anyio_mcp.verbs.calling import Presented, present, refuse, task_result, tool_call
+from anyio_mcp.verbs.calling import Presented, pins_a_version, present, refuse, task_result, tool_call
 from anyio_mcp.verbs.tasks import TaskVerbs, task_wish
-
-logger = get_logger(__name__)
 
 _T = TypeVar("_T")
 
-_LISTING_PATIENCE: Final = 30.0
-"""Seconds the list of tools may take when a result that is here already waits for its schema."""
+_Judge: TypeAlias = Callable[[TypedSession, RawToolResult, CallDeadline, int | None], Awaitable[_T]]
 
 
 class ToolVerbs(TaskVerbs):
@@ -160,7 +152,8 @@ class ToolVerbs(TaskVerbs):
 
         Raises `ToolError` when the tool answers with an error, unless `raise_on_error=False`;
         `ResultSchemaError` when its structured content does not fit the schema or `result_type` (the
-        tool has run; the error carries its result); `MCPError` for the server's own errors;
+        tool has run; the error carries its result), but not when that cannot be known: then the result's
+        `unchecked` says why, unless the client has `strict_schemas`; `MCPError` for the server's own errors;
         `RequestFailedError` or `HTTPStatusError` when only this call failed; `DeadlineExceededError`;
         `SessionLostError` when the session ended meanwhile.
 
@@ -177,18 +170,17 @@ class ToolVerbs(TaskVerbs):
         if result_type is not None:
             # Before anything is sent: a mistake in the type must not cost the result of a tool that ran.
             adapter_for(result_type)
-        finish = partial(present, result_type=result_type, raise_on_error=raise_on_error)
+        judge = _judge(name, result_type, is_pinned=pins_a_version(meta, arguments))
         if not task:
-            return finish(
-                *await self._call(
-                    name,
-                    arguments,
-                    timeout=timeout,
-                    progress_handler=progress_handler,
-                    meta=meta,
-                    typed=True,
-                )
+            raw, result = await self._call(
+                name,
+                arguments,
+                timeout=timeout,
+                progress_handler=progress_handler,
+                meta=meta,
+                judge=judge,
             )
+            return present(raw, result, raise_on_error=raise_on_error)
         call = tool_call(
             name,
             arguments,
@@ -198,17 +190,19 @@ class ToolVerbs(TaskVerbs):
         )
 
         async def act(session: TypedSession, deadline: CallDeadline) -> TaskSnapshot | Presented:
+            changes = session.catalog.changes
             answer = await call(session, deadline)
             if isinstance(answer, TaskSnapshot):
                 return answer
             try:
-                return partial(finish, *await self._judge(session, name, answer, deadline))
+                result = await judge(session, answer, deadline, changes)
             except ResultSchemaError as error:
                 return partial(refuse, error)
+            return partial(present, answer, result, raise_on_error=raise_on_error)
 
         outcome = await self._operate("tools/call", act, timeout=timeout, target=name)
         if isinstance(outcome, TaskSnapshot):
-            return self._tool_task(self._tasks.start(outcome), name, finish)
+            return self._tool_task(self._tasks.start(outcome), judge, raise_on_error=raise_on_error)
         return ToolTask(self, None, at_once(outcome))
 
     def tool_task(
@@ -223,8 +217,8 @@ class ToolVerbs(TaskVerbs):
 
         `name` is the tool's: with it the result is checked and converted by the tool's output schema.
         """
-        finish = partial(present, result_type=result_type, raise_on_error=raise_on_error)
-        return self._tool_task(self._tasks.record(task_id), name, finish)
+        judge = _judge(name, result_type)
+        return self._tool_task(self._tasks.record(task_id), judge, raise_on_error=raise_on_error)
 
     async def call_tool_mcp(
         self,
@@ -237,7 +231,12 @@ class ToolVerbs(TaskVerbs):
     ) -> RawToolResult:
         """`call_tool`, as the protocol's own result: no `ToolError`, no check against the schema."""
         raw, _ = await self._call(
-            name, arguments, timeout=timeout, progress_handler=progress_handler, meta=meta, typed=False
+            name,
+            arguments,
+            timeout=timeout,
+            progress_handler=progress_handler,
+            meta=meta,
+            judge=_take_as_it_is,
         )
         return raw
 
@@ -249,16 +248,17 @@ class ToolVerbs(TaskVerbs):
         timeout: Timeout,
         progress_handler: ProgressHandler | None,
         meta: dict[str, Any] | None,
-        typed: bool,
-    ) -> tuple[RawToolResult, Tool | None]:
+        judge: _Judge[_T],
+    ) -> tuple[RawToolResult, _T]:
         call = tool_call(name, arguments, meta=meta, on_progress=self._on_progress(progress_handler))
 
-        async def act(session: TypedSession, deadline: CallDeadline) -> tuple[RawToolResult, Tool | None]:
+        async def act(session: TypedSession, deadline: CallDeadline) -> tuple[RawToolResult, _T]:
+            changes = session.catalog.changes
             answer = await call(session, deadline)
             if isinstance(answer, TaskSnapshot):
                 record = self._tasks.start(answer)
                 answer = await task_result(await follow_for_caller(session, record, deadline))
-            return await self._judge(session, name, answer, deadline) if typed else (answer, None)
+            return answer, await judge(session, answer, deadline, changes)
 
         return await self._operate(
             "tools/call",
@@ -269,54 +269,41 @@ class ToolVerbs(TaskVerbs):
         )
 
     def _tool_task(
-        self,
-        record: TaskRecord,
-        name: str | None,
-        finish: Callable[[RawToolResult, Tool | None], CallToolResult[Any]],
+        self, record: TaskRecord, judge: _Judge[CallToolResult[Any]], *, raise_on_error: bool
     ) -> ToolTask[Any]:
-        async def judge(raw: dict[str, Any], session: TypedSession, deadline: CallDeadline) -> Presented:
-            return partial(finish, *await self._judge(session, name, await task_result(raw), deadline))
+        async def finish(raw: dict[str, Any], session: TypedSession, deadline: CallDeadline) -> Presented:
+            answer = await task_result(raw)
+            result = await judge(session, answer, deadline, None)
+            return partial(present, answer, result, raise_on_error=raise_on_error)
 
-        return ToolTask(self, record, partial(self._result_of, record, judge))
+        return ToolTask(self, record, partial(self._result_of, record, finish))
 
     def _on_progress(self, own: ProgressHandler | None) -> ProgressFnT | None:
         handler = own or self._progress_handler
         return None if handler is None else progress_callback(handler)
 
-    async def _judge(
-        self, session: TypedSession, name: str | None, raw: RawToolResult, deadline: CallDeadline
-    ) -> tuple[RawToolResult, Tool | None]:
-        """`raw` and its tool, if `raw` conforms to it; `ResultSchemaError` if it does not."""
-        if raw.is_error or name is None:
-            return raw, None
-        return raw, await self._checked(session, name, raw, deadline)
 
-    async def _checked(
-        self, session: TypedSession, name: str, raw: RawToolResult, deadline: CallDeadline
-    ) -> Tool | None:
-        """The tool, once `raw` conforms to its output schema; None when its schema is not to be had."""
-        catalog = session.catalog
-        tool = catalog.known(name)
-        if tool is None and raw.structured_content is not None:
-            try:
-                # The tool has run. No failure to list may cost the caller its result, and neither may
-                # a listing that takes for ever.
-                with anyio.move_on_after(min(_LISTING_PATIENCE, deadline.remaining() / 2)):
-                    tool = await catalog.find(name, deadline)
-            except Exception as error:
-                logger.warning("the result of %r is unchecked, its tool could not be listed: %s", name, error)
-        if tool is None or tool.output_schema is None:
-            return tool
-        if may_take_for_ever(tool.output_schema, raw.structured_content):
-            logger.warning("the result of %r is unchecked: a pattern of its schema could take for ever", name)
-            return tool
-        try:
-            await session.validate_tool_result(name, raw)
-        except Exception as error:
-            if not isinstance(error, RuntimeError) or isinstance(error, MCPClientError):
-                # The SDK has listed once more, and could not. The tool has run all the same.
-                logger.warning("the result of %r is unchecked: %s", name, error)
-                return tool
-            result: CallToolResult[Any] = tool_result(raw, output_schema=None)
-            raise ResultSchemaError(str(error)[:2000], result=replace(result, data=None)) from error
-        return tool
+def _judge(name: str | None, result_type: type[Any] | None, *, is_pinned: bool = False) -> _Judge[Any]:
+    """What makes the public result of a raw one, once it conforms to what its tool promises.
+
+    Told how often the tools had changed when the call was sent, if that is known.
+    """
+
+    async def judge(
+        session: TypedSession, raw: RawToolResult, deadline: CallDeadline, changes: int | None
+    ) -> CallToolResult[Any]:
+        return await session.results.present(
+            name,
+            raw,
+            deadline,
+            result_type=result_type,
+            is_doubtful=lambda: is_pinned or (changes is not None and changes != session.catalog.changes),
+        )
+
+    return judge
+
+
+async def _take_as_it_is(
+    session: TypedSession, raw: RawToolResult, deadline: CallDeadline, changes: int | None
+) -> None:
+    return None
