@@ -133,17 +133,35 @@ class SessionLostError(MCPClientError, RuntimeError):
 
 
 class DeadlineExceededError(MCPClientError, TimeoutError):
-    """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was."""
+    """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was.
+
+    If a request was waited for, `method` names it, `sent_seconds` says how long ago it was sent (None: it
+    never was), and `heard_seconds` how long ago the server was last heard of.
+    """
 
     phase: Phase
     seconds: float
+    method: str | None
+    sent_seconds: float | None
+    heard_seconds: float | None
 
     def __init__(
-        self, message: str, *, phase: Phase, seconds: float, cause: BaseException | None = None
+        self,
+        message: str,
+        *,
+        phase: Phase,
+        seconds: float,
+        method: str | None = None,
+        sent_seconds: float | None = None,
+        heard_seconds: float | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         super().__init__(message, cause=cause)
         self.phase = phase
         self.seconds = seconds
+        self.method = method
+        self.sent_seconds = sent_seconds
+        self.heard_seconds = heard_seconds
 
 
 class RequestFailedError(MCPClientError):

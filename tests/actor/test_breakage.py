@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import NoReturn
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from anyio_mcp._session.actor import SessionActor
 from anyio_mcp._session.correlation import Correlation
 from anyio_mcp.client import Client
-from anyio_mcp.errors import MCPClientError, NotConnectedError, SessionLostError
+from anyio_mcp.errors import MCPClientError, NotConnectedError, RequestFailedError, SessionLostError
 from anyio_mcp.testing import ScriptedPeer, check_at_rest, check_never_hangs, never_hang
 from tests.actor.support import LONG, in_time, outcome, silent_peer
 
@@ -37,64 +41,60 @@ def flat(error: BaseException) -> list[BaseException]:
 
 
 @in_time
-async def test_a_bug_reaches_the_supplied_task_group_and_everybody_is_told(bug: Callable[[], None]) -> None:
+async def test_a_bug_in_taking_an_answer_is_the_fault_of_that_call_alone(
+    bug: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
     peer = silent_peer()
     errors: list[object] = []
-    with pytest.raises(ExceptionGroup) as caught:
-        async with anyio.create_task_group() as outside:
-            with pytest.raises(ExceptionGroup) as inner:
-                async with anyio.create_task_group() as tg:
-                    client = Client(peer.transport, task_group=tg)
+    async with Client(peer.transport) as client, anyio.create_task_group() as tg:
 
-                    async def call() -> None:
-                        errors.append(await outcome(lambda: client.call_tool("echo")))
+        async def call() -> None:
+            errors.append(await outcome(lambda: client.call_tool("echo")))
 
-                    await client.__aenter__()
-                    for _ in range(10):
-                        outside.start_soon(call)
-                    requests = await peer.received("tools/call", 10)
-                    bug()
-                    requests[0].answer({})
-                    await anyio.sleep_forever()
-            raise inner.value
-    assert any(isinstance(error, BugError) for error in flat(caught.value))
-    assert len(errors) == 10
-    assert all(isinstance(error, SessionLostError) for error in errors)
-    check_at_rest_but_for_leases(client)
-
-
-def check_at_rest_but_for_leases(client: Client) -> None:
-    stats = client.stats()
-    assert stats.calls_in_flight == stats.waiters == 0
-
-
-@in_time
-async def test_a_bug_leaves_the_owners_block(bug: Callable[[], None]) -> None:
-    peer = silent_peer()
-    client = Client(peer.transport)
-    with pytest.raises(ExceptionGroup) as caught:
-        async with client, anyio.create_task_group() as tg:
-            tg.start_soon(outcome, lambda: client.call_tool("echo"))
-            (request,) = await peer.received("tools/call")
-            bug()
-            request.answer({})
-    assert any(isinstance(error, BugError) for error in flat(caught.value))
+        for _ in range(10):
+            tg.start_soon(call)
+        requests = await peer.received("tools/call", 10)
+        bug()
+        requests[0].answer({})
+        while not errors:
+            await anyio.lowlevel.checkpoint()
+        (error,) = errors
+        assert isinstance(error, RequestFailedError)
+        assert isinstance(error.cause, BugError)
+        assert client.stats().calls_in_flight == 9
+        assert client.is_connected()
+        tg.cancel_scope.cancel()
+    assert "please report it" in caplog.text
     check_at_rest(client)
 
 
+def session_group(_: object) -> NoReturn:
+    raise BugError("in the session's own task")
+
+
+@pytest.mark.parametrize("door", ["owned", "supplied", "run"])
 @in_time
-async def test_a_bug_leaves_run(bug: Callable[[], None]) -> None:
+async def test_a_bug_that_ends_the_session_leaves_the_caller_alone(
+    door: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = silent_peer()
-    client = Client(peer.transport)
-    with pytest.raises(ExceptionGroup) as caught:
-        async with anyio.create_task_group() as tg:
-            await tg.start(client.run)
-            tg.start_soon(outcome, lambda: client.call_tool("echo"))
-            (request,) = await peer.received("tools/call")
-            bug()
-            request.answer({})
-    assert any(isinstance(error, BugError) for error in flat(caught.value))
-    check_at_rest(client)
+    finished = False
+    async with anyio.create_task_group() as tg:
+        client = Client(peer.transport, task_group=tg if door == "supplied" else None, restart=None)
+        async with AsyncExitStack() as stack:
+            if door == "run":
+                await tg.start(client.run)
+            else:
+                await stack.enter_async_context(client)
+            monkeypatch.setattr(SessionActor, "_record", session_group)
+            peer.connection.lose()
+            with pytest.raises(SessionLostError):
+                await client.call_tool("echo")
+            finished = True
+            monkeypatch.undo()
+            await client.close()
+    assert finished
+    assert "please report it" in caplog.text
 
 
 def test_an_interrupt_ends_everything(backend: str) -> None:

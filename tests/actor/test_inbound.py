@@ -8,7 +8,8 @@ import anyio
 import pytest
 from mcp.types import JSONRPCError, JSONRPCResponse
 
-from anyio_mcp._session.inbound import MAX_REQUESTS, NOTIFICATION_QUEUE
+from anyio_mcp._session.notifications import NOTIFICATION_QUEUE
+from anyio_mcp._session.slots import MAX_REQUESTS
 from anyio_mcp.client import Client
 from anyio_mcp.errors import SessionLostError
 from anyio_mcp.testing import PeerRequest, ScriptedPeer, check_at_rest

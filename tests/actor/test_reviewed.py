@@ -3,7 +3,6 @@ none, and a group that left too early."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
 import anyio
@@ -12,9 +11,9 @@ from mcp.client import CacheConfig, CacheEntry, CacheKey
 
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.responses import STORE_SECONDS
-from anyio_mcp._session.watchdog import CallDeadline, call_deadline, current_deadline, watch_for_silence
+from anyio_mcp._session.watchdog import CallDeadline, call_deadline, current_deadline
 from anyio_mcp.client import Client
-from anyio_mcp.config import Heartbeat, Restart, Timeouts
+from anyio_mcp.config import Restart, Timeouts
 from anyio_mcp.errors import DeadlineExceededError, NotConnectedError, SessionLostError
 from anyio_mcp.group import ClientGroup
 from anyio_mcp.testing import PeerRequest, ScriptedPeer, check_at_rest
@@ -231,25 +230,3 @@ async def test_an_errand_is_not_bound_by_the_deadline_of_the_call_that_sends_it(
         with call_deadline(CallDeadline(1, 1)):
             assert errands.begin(look, name="look")
     assert seen == [None]
-
-
-def test_who_blocks_the_event_loop_does_not_make_a_silent_peer(backend: str) -> None:
-    async def watch() -> int:
-        asked = 0
-        heard = anyio.current_time()
-
-        async def ask(seconds: float) -> None:
-            nonlocal asked
-            asked += 1
-            if asked == 1:
-                # What the peer answers meanwhile, nobody can read.
-                time.sleep(2 * seconds)
-
-        with anyio.fail_after(20):
-            await watch_for_silence(
-                Heartbeat(interval=0.01, timeout=0.05), quiet_since=lambda: heard, ask=ask
-            )
-        return asked
-
-    # Asked once more; on a busy machine even more often.
-    assert anyio.run(watch, backend=backend) > 1

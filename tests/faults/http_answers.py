@@ -17,8 +17,6 @@ from tests.faults.http_outcomes import (
     CALL,
     CONNECT,
     LIVELY,
-    SILENCE,
-    SILENT,
     TOO_LATE,
     TOO_SLOW,
     WORKS,
@@ -264,9 +262,9 @@ def add_silence(
         cells.add(
             f"{fault}; the server is dead",
             "in flight",
-            SILENT,
-            scene(fault=handler, heartbeat=BEAT, dead=True),
-            within=SILENCE,
+            TOO_LATE,
+            scene(fault=handler, call=CALL, heartbeat=BEAT, dead=True),
+            within=CALL,
         )
     cells.add(
         fault,

@@ -25,9 +25,10 @@ ERAS: Final[tuple[Era, ...]] = ("legacy", "modern")
 CONNECT: Final = 0.25
 CALL: Final = 0.15
 CLOSE: Final = 0.2
-BEAT: Final = Heartbeat(interval=0.1, timeout=0.15)
-SILENCE: Final = BEAT.interval + BEAT.timeout
 """The documented bounds, shortened: for the faults that run into them and for no others."""
+
+BEAT: Final = Heartbeat(interval=0.03, timeout=0.03)
+"""For a server that is asked whether it lives, and is not given up because it does not say."""
 
 LIVELY: Final = Heartbeat(interval=0.05, timeout=20.0)
 """For a server that is asked whether it lives, and does."""
@@ -88,7 +89,6 @@ TOO_SLOW: Final = Outcome(
     raises=DeadlineExceededError, attributes={"phase": "connect", "seconds": CONNECT}, survives=False
 )
 TOO_LATE: Final = Outcome(raises=DeadlineExceededError, attributes={"phase": "call", "seconds": CALL})
-SILENT: Final = Outcome(raises=SessionLostError, attributes={"reason": "silent"}, survives=False)
 
 
 def connecting(outcome: Outcome) -> Outcome:

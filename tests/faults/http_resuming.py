@@ -15,8 +15,6 @@ from tests.faults.http_outcomes import (
     BEAT,
     CALL,
     LIVELY,
-    SILENCE,
-    SILENT,
     TOO_LATE,
     Cells,
     expired,
@@ -160,9 +158,9 @@ for _fault, _get in (("hangs", never), ("streams nothing", events_then_silence))
 CELLS.add(
     "ends with event ids; the GET that resumes it hangs; the server is dead",
     "in flight",
-    SILENT,
-    Scene(fault=resumed_by(never), heartbeat=BEAT, dead=True),
-    within=SILENCE,
+    TOO_LATE,
+    Scene(fault=resumed_by(never), call=CALL, heartbeat=BEAT, dead=True),
+    within=CALL,
     eras=("legacy",),
 )
 

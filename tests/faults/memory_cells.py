@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -32,6 +32,7 @@ from anyio_mcp.testing import (
     check_at_rest,
     silence,
 )
+from anyio_mcp.transports.base import Liveness
 from tests.faults.matrix import Cell, Era, Observed, Outcome, Phase
 
 ERAS: Final[tuple[Era, ...]] = ("legacy", "modern")
@@ -132,6 +133,8 @@ class Play:
     check: Callable[[Stage], None] = lambda stage: None
     """Of what the session that met the fault has seen and counted."""
     mend: Callable[[Stage], None] = lambda stage: None
+    leaves: bool = False
+    """What is wrong stays so for as long as the session lasts: it is left, and entered anew."""
 
     async def __call__(self, cell: Cell) -> Observed:
         stage = Stage(cell.era, ScriptedPeer(era=cell.era))
@@ -191,15 +194,21 @@ class Play:
                 if client.stats().sessions_started == 1:
                     self.check(stage)
                 self._mended(stage)
+                if self.leaves:
+                    await client.close()
+                    return await self._again(stage, error, seconds)
                 await echo(stage)
                 survived = client.stats().sessions_started == 1
                 return Observed(error=error, survived=survived, works=True, seconds=seconds)
         seconds = anyio.current_time() - began
         self.check(stage)
         self._mended(stage)
-        async with client:
+        return await self._again(stage, None, seconds)
+
+    async def _again(self, stage: Stage, error: Exception | None, seconds: float) -> Observed:
+        async with stage.client:
             await echo(stage)
-        return Observed(error=None, survived=False, works=True, seconds=seconds)
+        return Observed(error=error, survived=False, works=True, seconds=seconds)
 
 
 # --- what a call ends in ----------------------------------------------------------------------------
@@ -417,6 +426,10 @@ def goes_dead(stage: Stage) -> None:
         stage.on("server/discover", discover)
 
 
+def is_stopped(request: PeerRequest) -> None:
+    request.connection.evidence = Liveness.STOPPED
+
+
 def answers_twice(request: PeerRequest) -> None:
     request.answer(text_result())
     request.answer(text_result())
@@ -442,13 +455,20 @@ async def keeps_progressing(request: PeerRequest) -> None:
         await anyio.sleep(100)
 
 
-add("is dead", "in flight", lost("silent"), Play(set_up=goes_dead), within=SILENCE)
+add("is dead", "in flight", TOO_LATE, Play(set_up=goes_dead), within=CALL)
+add(
+    "is dead, and its process is found stopped",
+    "in flight",
+    lost("silent"),
+    Play(set_up=at_the_call(answers_not(is_stopped))),
+    within=SILENCE,
+)
 add(
     "stops reading",
     "in flight",
-    lost("silent"),
-    Play(set_up=at_the_call(_STRAY["stops reading"])),
-    within=SILENCE,
+    TOO_LATE,
+    Play(set_up=at_the_call(_STRAY["stops reading"]), mend=lambda stage: stage.peer.connection.unwedge()),
+    within=CALL,
 )
 for _fault in ("never answers", "answers with the wrong id", "answers with an error for nobody"):
     add(f"{_fault}, and lives", "in flight", TOO_LATE, Play(set_up=at_the_call(_STRAY[_fault])), within=CALL)
@@ -693,8 +713,8 @@ _PLANNED: Mapping[tuple[FaultKind, str], tuple[Outcome, float]] = {
     (FaultKind.FAIL, "in"): (TOO_LATE, CALL),
     (FaultKind.LOSE, "out"): (lost("eof"), 0.0),
     (FaultKind.LOSE, "in"): (lost("eof"), 0.0),
-    (FaultKind.WEDGE, "out"): (lost("silent"), SILENCE),
-    (FaultKind.WEDGE, "in"): (lost("silent"), SILENCE),
+    (FaultKind.WEDGE, "out"): (replace(TOO_LATE, survives=False), CALL),
+    (FaultKind.WEDGE, "in"): (replace(TOO_LATE, survives=False), CALL),
 }
 
 for (_kind, _way), (_outcome, _within) in _PLANNED.items():
@@ -703,7 +723,10 @@ for (_kind, _way), (_outcome, _within) in _PLANNED.items():
             f"the {'request' if _way == 'out' else 'answer'} meets {_kind.name}",
             "in flight",
             _outcome,
-            Play(faults=(Fault(kind=_kind, way=_way, message=_before[_way] + 1, connection=1),)),
+            Play(
+                faults=(Fault(kind=_kind, way=_way, message=_before[_way] + 1, connection=1),),
+                leaves=_kind is FaultKind.WEDGE,
+            ),
             within=_within,
             eras=(_era,),
         )
@@ -742,9 +765,12 @@ add(
 add(
     "the server stops reading",
     "idle",
-    lost("silent"),
-    Play(happens=lambda stage: stage.peer.connection.wedge()),
-    within=SILENCE,
+    TOO_LATE,
+    Play(
+        happens=lambda stage: stage.peer.connection.wedge(),
+        mend=lambda stage: stage.peer.connection.unwedge(),
+    ),
+    within=CALL,
 )
 add(
     "answers nobody asked for",

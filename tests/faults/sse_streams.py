@@ -12,12 +12,9 @@ from tests.faults.http_answers import (
 )
 from tests.faults.http_connecting import Absent
 from tests.faults.http_outcomes import (
-    BEAT,
     CALL,
     CONNECT,
     REPLACED,
-    SILENCE,
-    SILENT,
     TOO_LATE,
     TOO_SLOW,
     WORKS,
@@ -184,13 +181,6 @@ CELLS.add(
         check=counts(violations=1),
     ),
     within=CALL,
-)
-CELLS.add(
-    "half an event, then silence",
-    "in flight",
-    SILENT,
-    SseScene(fault=says(said(HALF)), heartbeat=BEAT, dead=True),
-    within=SILENCE,
 )
 CELLS.add(
     "half an event, then silence",

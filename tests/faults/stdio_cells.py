@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal, TypeAlias
@@ -40,6 +40,8 @@ CLOSE: Final = 0.2
 BEAT: Final = Heartbeat(interval=0.1, timeout=0.6)
 """For servers that say nothing at all: short, and yet enough for a server that lives, on a busy machine."""
 SILENCE: Final = BEAT.interval + BEAT.timeout
+IMPATIENT_BEAT: Final = Heartbeat(interval=0.05, timeout=0.05)
+"""For servers that say nothing and are not given up for it: it passes often before a deadline does."""
 MEGABYTE: Final = 1024 * 1024
 
 HURRY: Final = 0.8
@@ -465,21 +467,34 @@ for _fault, _name, _phases in (
                     Script(fault=_name, trigger="begin", connect=HURRY),
                     within=HURRY + CLOSE + AT_ONCE,
                 )
-            case "in flight":
+            case "in flight" | "idle" if _name == "is_stopped":
                 add(
                     _fault,
                     _phase,
                     lost("silent"),
-                    Script(fault=_name, trigger="call", heartbeat=BEAT, timeout=None),
+                    Script(
+                        fault=_name,
+                        trigger="call" if _phase == "in flight" else "behind",
+                        heartbeat=BEAT,
+                        timeout=None,
+                    ),
                     within=SILENCE + AT_ONCE,
                 )
-            case "idle":
+            case "in flight" | "idle":
+                # Alive, with pipes that stand: it may be at work on something else.
                 add(
                     _fault,
                     _phase,
-                    lost("silent"),
-                    Script(fault=_name, trigger="behind", heartbeat=BEAT, timeout=None),
-                    within=SILENCE + AT_ONCE,
+                    replace(too_late(IMPATIENT), survives=False),
+                    Script(
+                        fault=_name,
+                        trigger="call" if _phase == "in flight" else "behind",
+                        heartbeat=IMPATIENT_BEAT,
+                        timeout=IMPATIENT,
+                        told=signal.SIGKILL,
+                        ends_session=True,
+                    ),
+                    within=IMPATIENT + AT_ONCE,
                 )
             case _:
                 add(
@@ -494,9 +509,17 @@ for _size in (3, 10):
     add(
         f"stops reading while {_size} MB are written",
         "in flight",
-        lost("silent"),
-        Script(fault="never_reads", trigger="behind", payload=_size * MEGABYTE, heartbeat=BEAT, timeout=None),
-        within=SILENCE + AT_ONCE,
+        replace(too_late(IMPATIENT), survives=False),
+        Script(
+            fault="never_reads",
+            trigger="behind",
+            payload=_size * MEGABYTE,
+            heartbeat=IMPATIENT_BEAT,
+            timeout=IMPATIENT,
+            told=signal.SIGKILL,
+            ends_session=True,
+        ),
+        within=IMPATIENT + AT_ONCE,
     )
     add(
         f"stops reading while {_size} MB are written, and reads on later",
@@ -568,9 +591,16 @@ add(
 add(
     "closes its input and lives",
     "in flight",
-    lost("eof"),
-    Script(fault="closes_stdin", trigger="call", heartbeat=BEAT, timeout=None),
-    within=SILENCE + AT_ONCE,
+    replace(too_late(IMPATIENT), survives=False),
+    Script(
+        fault="closes_stdin",
+        trigger="call",
+        heartbeat=IMPATIENT_BEAT,
+        timeout=IMPATIENT,
+        told=signal.SIGKILL,
+        ends_session=True,
+    ),
+    within=IMPATIENT + AT_ONCE,
 )
 add(
     "closes its input and lives",

@@ -675,7 +675,7 @@ async def test_a_lost_session_is_replaced_by_the_next_call_with_a_stream_of_its_
     assert len(server.of("GET")) == 2
 
 
-async def test_a_server_that_says_nothing_any_more_is_silent() -> None:
+async def test_a_server_that_says_nothing_any_more_is_waited_for_until_the_deadline() -> None:
     async def post(talk: Talk) -> None:
         if talk.received.rpc_method == "initialize":
             await talk.reply(202)
@@ -690,9 +690,11 @@ async def test_a_server_that_says_nothing_any_more_is_silent() -> None:
         heartbeat = Heartbeat(interval=0.05, timeout=0.05)
         with anyio.fail_after(5):
             async with Client(SSETransport(server.url), heartbeat=heartbeat, restart=None) as client:
-                with pytest.raises(SessionLostError) as caught:
-                    await client.list_tools()
-    assert caught.value.reason == "silent"
+                with pytest.raises(DeadlineExceededError) as caught:
+                    await client.list_tools(timeout=0.5)
+                assert client.is_connected()
+    assert caught.value.method == "tools/list"
+    assert caught.value.sent_seconds == pytest.approx(0.5, abs=0.4)
 
 
 # --- leaving ---------------------------------------------------------------------------------------

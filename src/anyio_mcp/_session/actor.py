@@ -27,6 +27,7 @@ from anyio_mcp._session.watchdog import (
     call_deadline,
     current_deadline,
     deadline_exceeded,
+    probing,
     watch_for_silence,
 )
 from anyio_mcp._text import get_logger
@@ -39,7 +40,7 @@ from anyio_mcp.errors import (
     SessionLostError,
 )
 from anyio_mcp.telemetry import record_session, server_attributes
-from anyio_mcp.transports.base import Transport
+from anyio_mcp.transports.base import Connection, Transport
 
 logger = get_logger(__name__)
 
@@ -89,6 +90,8 @@ class SessionActor:
         self.was_lost_to_the_probe = False
         """The server ended over `server/discover`, which it does not know: the session that replaces this
         one begins with the handshake."""
+        self._handled = anyio.Event()
+        self._closing_by = math.inf
         self._ready_at = 0.0
         self._session: TypedSession | None = None
         self._dispatcher: SessionDispatcher | None = None
@@ -148,8 +151,19 @@ class SessionActor:
         return self.session
 
     async def wait_closed(self) -> None:
-        """Wait until nothing of the session is left. Bounded by the close deadline."""
+        """Wait until nothing is left of the session but what its handlers have to do. Bounded by the close
+        deadline."""
         await self._closed.wait()
+
+    async def wait_handled(self) -> None:
+        """Wait until the handlers have been told what the server has said. Bounded by the same deadline.
+
+        One of those handlers, which would wait for itself, does not wait.
+        """
+        here = self._dispatcher is not None and self._dispatcher.notifications.is_here
+        # Set, it is not waited for: it may be of an event loop that is over.
+        if not here and not self._handled.is_set():
+            await self._handled.wait()
 
     def close(self, error: Exception | None = None) -> None:
         """End the session now, for everybody; the goodbye to the server follows in its own task."""
@@ -159,21 +173,37 @@ class SessionActor:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Live from connecting to goodbye.
 
-        Returns normally however the session ends: why is in `failure`. Only cancellation and a bug in
-        this library leave as exceptions.
+        Returns normally however the session ends: why is in `failure`. Only cancellation and an interrupt
+        leave as exceptions; a bug in this library is logged, and the reason of every call that fails for it.
         """
         # A call may have started this session, and a task begins in the context of who started it: the
         # call's deadline would bound every request of the session's own, for ever.
         current_deadline.set(None)
         try:
+            # What the server has said is handed to the handlers while the transport takes its leave, and
+            # behind that: the group is left when they are done, or the close deadline has passed.
+            async with anyio.create_task_group() as handlers:
+                await self._live_and_end(handlers, task_status)
+                handlers.cancel_scope.deadline = self._closing_by
+        finally:
+            self._handled.set()
+
+    async def _live_and_end(
+        self, handlers: anyio.abc.TaskGroup, task_status: anyio.abc.TaskStatus[None]
+    ) -> None:
+        try:
             if not self.is_over:
                 self._enter(SessionState.CONNECTING)
-                await self._live(task_status)
+                await self._live(handlers, task_status)
         except anyio.get_cancelled_exc_class():
             self._end(self._cancelled())
             raise
+        except Exception as error:
+            # The group the session runs in is the caller's, and what leaves here would cancel it.
+            logger.exception("a bug in anyio_mcp, please report it: the session broke")
+            self._end(SessionLostError(f"the session broke: {error!r}", reason="closed", cause=error))
         except BaseException as error:
-            # A bug in this library, or a KeyboardInterrupt: never swallowed, and everybody is told.
+            # A KeyboardInterrupt: never swallowed, and everybody is told.
             self._end(SessionLostError(f"the session broke: {error!r}", reason="closed", cause=error))
             raise
         finally:
@@ -182,7 +212,7 @@ class SessionActor:
             self._enter(SessionState.CLOSED)
             self._closed.set()
 
-    async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _live(self, handlers: anyio.abc.TaskGroup, task_status: anyio.abc.TaskStatus[None]) -> None:
         settings = self._settings
         # One scope bounds connecting, and lets a close() in the meantime take effect at once. When
         # the session is ready its deadline is lifted and nothing cancels it any more, so that leaving
@@ -202,11 +232,12 @@ class SessionActor:
                     self._dispatcher = SessionDispatcher(
                         connection, failure=self._failure, end=self._end, timeouts=settings.timeouts
                     )
+                    handlers.start_soon(self._dispatcher.notifications.run, name="anyio_mcp notifications")
                     session = await stack.enter_async_context(
                         settings.typed_layer(self._dispatcher, self._failure)
                     )
                     try:
-                        await self._serve(session, connecting, task_status)
+                        await self._serve(session, connection, connecting, task_status)
                     except anyio.get_cancelled_exc_class():
                         # Settled here, before the goodbyes that leaving the stack says.
                         self._end(self._too_slow() if connecting.cancel_called else self._cancelled())
@@ -228,6 +259,7 @@ class SessionActor:
     async def _serve(
         self,
         session: TypedSession,
+        connection: Connection,
         connecting: anyio.CancelScope,
         task_status: anyio.abc.TaskStatus[None],
     ) -> None:
@@ -254,25 +286,37 @@ class SessionActor:
             await self._failure.wait()
         else:
             async with anyio.create_task_group() as tg:
-                tg.start_soon(self._beat, settings.heartbeat, self._dispatcher, name="anyio_mcp heartbeat")
+                tg.start_soon(
+                    self._beat, settings.heartbeat, connection, self._dispatcher, name="anyio_mcp heartbeat"
+                )
                 await self._failure.wait()
                 tg.cancel_scope.cancel()
 
-    async def _beat(self, heartbeat: Heartbeat, dispatcher: SessionDispatcher) -> None:
-        silence = await watch_for_silence(heartbeat, quiet_since=dispatcher.quiet_since, ask=self._ask)
-        self._end(SessionLostError(f"the server has been silent for {silence:g} seconds", reason="silent"))
+    async def _beat(
+        self, heartbeat: Heartbeat, connection: Connection, dispatcher: SessionDispatcher
+    ) -> None:
+        probing.set(True)
+        try:
+            silence = await watch_for_silence(
+                heartbeat, quiet_since=dispatcher.quiet_since, liveness=connection.liveness, ask=self._ask
+            )
+        except Exception as error:  # the session lives on without its heartbeat
+            dispatcher.bugs.report("the heartbeat", error)
+            return
+        text = f"the server process is stopped (SIGSTOP) and has been silent for {silence:g} seconds"
+        self._end(SessionLostError(text, reason="silent"))
 
-    async def _ask(self, seconds: float) -> None:
-        """Ask the server for a sign of life. Any answer is one, so what it says is ignored."""
+    async def _ask(self) -> None:
+        """Put a question to the server. What the answer tells of the session, the transport says."""
         if self._session is None or self._dispatcher is None:
             return
         method = "ping" if self._session.discover_result is None else "server/discover"
         try:
             if method == "ping":
-                await self._dispatcher.send_raw_request("ping", None, {"timeout": seconds})
+                await self._dispatcher.send_raw_request("ping", None)
             else:
                 await self._session.send_discover(self._session.protocol_version or "")
-        except Exception as error:  # the server's or the transport's word: silence is judged by bytes
+        except Exception as error:  # the server's or the transport's word
             logger.debug("%s failed: %s", method, error)
 
     def _connect_error(self, error: Exception) -> Exception:
@@ -317,6 +361,8 @@ class SessionActor:
     def _enter(self, state: SessionState) -> None:
         if state is SessionState.CLOSED and self._lifecycle.state is not SessionState.CLOSING:
             self._enter(SessionState.CLOSING)
+        if state is SessionState.CLOSING:
+            self._closing_by = anyio.current_time() + self._settings.timeouts.close_seconds
         if state is SessionState.READY:
             self._ready_at = anyio.current_time()
         elif state is SessionState.CLOSING and self._ready.is_set():

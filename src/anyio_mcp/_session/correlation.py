@@ -7,6 +7,7 @@ it a `wake` function and reads the outcome afterwards.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ PROGRESS_BACKLOG: Final = 1024
 counted: the newest tell more."""
 
 
+PROGRESS_BYTES: Final = 16 * 1024 * 1024
+"""Memory that the updates of all calls hold. When it is full the oldest of the call are dropped for the
+newest; that one too if it does not fit, unless it is the only one there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One progress update of one call."""
@@ -27,6 +33,11 @@ class Progress:
     progress: float
     total: float | None
     message: str | None
+
+    @property
+    def weight(self) -> int:
+        """Bytes it holds, roughly."""
+        return 200 + sys.getsizeof(self.message)
 
 
 @final
@@ -37,10 +48,16 @@ class PendingCall:
     request_id: RequestId
     method: str
     wake: Callable[[], None]
+    has_token: bool = False
+    """The peer was asked to report progress."""
     progress: deque[Progress] | None = None
-    """Updates not yet handed over; None when nobody asked for them."""
+    """Updates not yet handed over; None when nobody wants to see them."""
+    progressed: bool = False
+    """Progress was made since this was last looked at."""
     written: bool = False
-    """The transport has it. Until then the peer cannot know of it and need not be told it is off."""
+    """The transport is given it. Until then the peer cannot know of it and need not be told it is off."""
+    sent_at: float | None = None
+    """When the transport had taken all of it."""
     settled: bool = False
     result: dict[str, Any] | None = None
     error: Exception | None = None
@@ -73,6 +90,7 @@ class Correlation:
 
     counters: Counters = field(default_factory=Counters)
     _last_id: int = 0
+    _progress_bytes: int = 0
     _pending: dict[RequestId, PendingCall] = field(default_factory=dict[RequestId, PendingCall])
 
     def __len__(self) -> int:
@@ -85,6 +103,7 @@ class Correlation:
         *,
         request_id: RequestId | None = None,
         wants_progress: bool = False,
+        has_token: bool = False,
     ) -> PendingCall:
         """Register a call before anything is written, so that no answer can arrive too early.
 
@@ -98,7 +117,8 @@ class Correlation:
             request_id = self._last_id
         elif coerce_request_id(request_id) in self._pending:
             raise ValueError(f"request id {request_id!r} is in flight already")
-        call = PendingCall(request_id, method, wake, deque() if wants_progress else None)
+        updates = deque[Progress]() if wants_progress else None
+        call = PendingCall(request_id, method, wake, has_token or wants_progress, updates)
         self._pending[coerce_request_id(request_id)] = call
         return call
 
@@ -117,20 +137,42 @@ class Correlation:
     def report_progress(self, token: RequestId, update: Progress) -> bool:
         """Queue an update for the call that gave `token`. False when there is none or it did not ask."""
         call = self._pending.get(coerce_request_id(token))
-        if call is None or call.progress is None:
+        if call is None or not call.has_token:
             return False
-        if len(call.progress) >= PROGRESS_BACKLOG:
-            call.progress.popleft()
-            self.counters.dropped_progress += 1
-        call.progress.append(update)
+        call.progressed = True
+        if call.progress is not None:
+            self._keep(call.progress, update)
         call.wake()
         return True
+
+    def _keep(self, updates: deque[Progress], update: Progress) -> None:
+        weight = update.weight
+        while updates and (
+            len(updates) >= PROGRESS_BACKLOG or self._progress_bytes + weight > PROGRESS_BYTES
+        ):
+            self._progress_bytes -= updates.popleft().weight
+            self.counters.dropped_progress += 1
+        if self._progress_bytes and self._progress_bytes + weight > PROGRESS_BYTES:
+            self.counters.dropped_progress += 1
+            return
+        self._progress_bytes += weight
+        updates.append(update)
+
+    def next_progress(self, call: PendingCall) -> Progress | None:
+        """The oldest update that was not handed over."""
+        if not call.progress:
+            return None
+        update = call.progress.popleft()
+        self._progress_bytes -= update.weight
+        return update
 
     def leave(self, call: PendingCall) -> bool:
         """The caller is gone. Returns whether the peer may still be working on it for nobody.
 
         Called on every path out of a call, so that a late answer is dropped, not leaked.
         """
+        while self.next_progress(call) is not None:
+            pass
         key = coerce_request_id(call.request_id)
         # Identity, because a settled call's id may have been taken by another one since.
         if self._pending.get(key) is not call:
@@ -139,7 +181,8 @@ class Correlation:
         return call.written
 
     def abandon_all(self) -> None:
-        """The session is over: forget everybody. Their scopes have been cancelled by then."""
+        """The session is over: forget everybody. Their scopes have been cancelled by then, and each drops
+        its own updates when it leaves."""
         self._pending.clear()
 
     def _settle(self, request_id: RequestId, result: dict[str, Any] | None, error: Exception | None) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final, cast, final
 
 import anyio
@@ -30,8 +29,6 @@ from mcp.shared.transport_context import TransportContext
 from mcp.types import (
     CONNECTION_CLOSED,
     CORE_RESULT_TYPES,
-    INVALID_REQUEST,
-    ErrorData,
     JSONRPCError,
     JSONRPCNotification,
     JSONRPCRequest,
@@ -40,20 +37,32 @@ from mcp.types import (
 )
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
+from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.correlation import Correlation, PendingCall, Progress
+from anyio_mcp._session.courtesies import Courtesies
 from anyio_mcp._session.errands import Errands
-from anyio_mcp._session.inbound import Inbound, InboundCounters, NotificationQueue
+from anyio_mcp._session.inbound import Inbound, RequestContext
+from anyio_mcp._session.notifications import Notifications
 from anyio_mcp._session.receiver import Receiver, Violations
-from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
+from anyio_mcp._session.slots import HandlerSlots
+from anyio_mcp._session.watchdog import (
+    CallDeadline,
+    RequestFacts,
+    SessionFailure,
+    current_deadline,
+    guard,
+    probing,
+)
 from anyio_mcp._text import get_logger
 from anyio_mcp.config import Timeouts
-from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.errors import DeadlineExceededError, RequestFailedError
 from anyio_mcp.telemetry import inject_trace_context
 from anyio_mcp.transports.base import Connection, Outgoing
 
 logger = get_logger(__name__)
 
 _LISTEN: Final = "subscriptions/listen"
+_CALL: Final = "tools/call"
 
 OUTBOX_SIZE: Final = 256
 """Messages waiting for the transport. When it is full, callers wait, each within its own deadline."""
@@ -103,27 +112,32 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self._outbox, self._outbox_reader = anyio.create_memory_object_stream[
             tuple[Outgoing, PendingCall | None]
         ](OUTBOX_SIZE)
+        self.bugs = Bugs()
         self.errands = Errands()
+        self.slots = HandlerSlots()
+        self.notifications = Notifications(lambda: RequestContext(self), self.bugs)
+        self.courtesies = Courtesies(lambda message: self._deliver(message, {}))
         self.on_unclaimed: Callable[[dict[str, Any]], None] = lambda result: None
         """Called with a result that came too late for its caller. It must not wait."""
-        self.inbound_counters = InboundCounters()
+        self.refused_requests = 0
         self.violations = Violations()
         self.observers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         """By method: told of a notification's params in the order of the wire, ahead of its handler."""
         self.result_types = CORE_RESULT_TYPES
         """Values of `resultType` that the client understands (2026-07-28), those of its extensions too."""
-        self.unsent_cancellations = 0
-        """Courtesy notifications dropped because the outbox was full."""
+        self.tell: OnNotify | None = None
+        """Who is told of notifications, in place of the handler that `run` is given."""
 
     @property
     def calls(self) -> Correlation:
         return self._calls
 
     def quiet_since(self) -> float | None:
-        """When the last bytes came while calls wait for some; None while no call does."""
-        if not len(self._calls):
+        """When the last bytes came while calls wait for some; None while no call does, or while the server
+        may be waiting for a handler of ours."""
+        if not len(self._calls) or self.slots.taken:
             return None
-        return max(self._busy_since, self._connection.last_traffic)
+        return max(self._busy_since, self._connection.last_traffic, self.slots.freed_at)
 
     # Callers' side
 
@@ -176,13 +190,18 @@ class SessionDispatcher(Dispatcher[TransportContext]):
     ) -> dict[str, Any]:
         self._failure.check()
         if deadline.remaining() <= 0:
-            raise deadline.exceeded(f"{method!r}")
+            raise self._exceeded(deadline, method, None)
         bell = _Doorbell()
         on_progress = opts.get("on_progress")
         if not len(self._calls):
             self._busy_since = anyio.current_time()
         call = self._calls.open(
-            method, bell.ring, request_id=opts.get("request_id"), wants_progress=on_progress is not None
+            method,
+            bell.ring,
+            request_id=opts.get("request_id"),
+            wants_progress=on_progress is not None,
+            # Progress extends a call whether or not anybody looks at it.
+            has_token=method == _CALL and "progressToken" not in _meta_of(params),
         )
         scope = anyio.CancelScope(deadline=deadline.expires)
         self._failure.attach(scope)
@@ -191,17 +210,19 @@ class SessionDispatcher(Dispatcher[TransportContext]):
                 await self._outbox.send((self._request(call, params, opts), call))
                 while not call.settled:
                     await bell.wait()
-                    if call.progress is None or on_progress is None:
-                        continue
                     # Run by the caller itself: in order, finished before the result is returned, and
                     # a slow handler delays nobody else.
-                    while call.progress:
+                    while call.progressed or call.progress:
+                        call.progressed = False
                         deadline.extend()
                         scope.deadline = deadline.expires
-                        await _report(on_progress, call.progress.popleft())
+                        update = self._calls.next_progress(call)
+                        if update is not None and on_progress is not None:
+                            await _report(on_progress, update)
+                await self.notifications.wait_handled()
         except BaseException:
             if call.result is not None:
-                self.on_unclaimed(call.result)
+                self._give_up(call.result)
             raise
         finally:
             self._failure.detach(scope)
@@ -212,7 +233,25 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         if call.result is not None:
             return call.result
         self._failure.check()
-        raise deadline.exceeded(f"{method!r}")
+        raise self._exceeded(deadline, method, call)
+
+    def _exceeded(
+        self, deadline: CallDeadline, method: str, call: PendingCall | None
+    ) -> DeadlineExceededError:
+        now = anyio.current_time()
+        if call is None:
+            held_up = "the deadline had passed before"
+        elif call.written:
+            held_up = "the server does not read what is being written to it"
+        else:
+            held_up = "what is to be sent before it was not taken yet"
+        facts = RequestFacts(
+            method=method,
+            sent_seconds=None if call is None or call.sent_at is None else now - call.sent_at,
+            heard_seconds=now - self._connection.last_traffic,
+            held_up=held_up,
+        )
+        return deadline.exceeded(f"{method!r}", facts)
 
     def _deadline(self, opts: CallOptions) -> CallDeadline:
         """The public call's deadline if there is one, cut by the request's own; else the defaults."""
@@ -253,10 +292,9 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             logger.warning("an answer to the server was not delivered: %s", error)
 
     def refuse(self, request_id: RequestId, why: str) -> None:
-        """Answer a request of the server with an error, unless the outbox is full: then not at all."""
-        error = JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=why))
-        with suppress(anyio.WouldBlock):
-            self._outbox.send_nowait((Outgoing(error, receipt=_log_refusal), None))
+        """Answer a request of the server with an error, unless there are many of them. Does not wait."""
+        self.refused_requests += 1
+        self.courtesies.refuse(request_id, why)
 
     async def _notify_initialized(self, params: Mapping[str, Any] | None, opts: CallOptions) -> None:
         message = JSONRPCNotification(
@@ -296,26 +334,31 @@ class SessionDispatcher(Dispatcher[TransportContext]):
 
     def _request(self, call: PendingCall, params: Mapping[str, Any] | None, opts: CallOptions) -> Outgoing:
         sent = _plain(params)
-        if call.progress is not None:
+        if call.has_token:
             # The id doubles as the token: unique among requests in flight, as the spec demands.
             sent = {**(sent or {}), "_meta": {**_meta_of(sent), "progressToken": call.request_id}}
         sent = inject_trace_context(sent)
         message = JSONRPCRequest(jsonrpc="2.0", id=call.request_id, method=call.method, params=sent)
-        return Outgoing(message, opts.get("headers"))
+        return Outgoing(message, opts.get("headers"), probe=probing.get())
 
     def _forsake(self, call: PendingCall, opts: CallOptions) -> None:
         """The caller left before the answer: free the exchange now, have the server told later."""
-        told = self._connection.abandon(call.request_id)
-        if told or not opts.get("cancel_on_abandon", True) or self._failure.error is not None:
-            return
-        notification = JSONRPCNotification(
-            jsonrpc="2.0", method="notifications/cancelled", params={"requestId": call.request_id}
-        )
         try:
-            # Not awaited: a cancelled task must return at once, the telling is the writer's work.
-            self._outbox.send_nowait((Outgoing(notification, receipt=_log_refusal), None))
-        except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self.unsent_cancellations += 1
+            told = self._connection.abandon(call.request_id)
+        except Exception as error:  # not the caller's affair, who may be leaving with something else
+            self.bugs.report("abandoning a request", error)
+            told = False
+        unwanted = opts.get("cancel_on_abandon", True) and not probing.get()
+        if not told and unwanted and self._failure.error is None:
+            # Not awaited: a cancelled task must return at once, the telling is the session's work.
+            self.courtesies.cancelled(call.request_id)
+
+    def _give_up(self, result: dict[str, Any]) -> None:
+        """Nobody takes this result any more."""
+        try:
+            self.on_unclaimed(result)
+        except Exception as error:  # the caller is leaving with something else
+            self.bugs.report("giving up a result", error)
 
     # The session's side
 
@@ -328,38 +371,32 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Move messages both ways until the connection is lost; then end the session."""
-        queue = NotificationQueue()
-        try:
-            async with anyio.create_task_group() as tg:
-                inbound = Inbound(
-                    self,
-                    tg,
-                    queue,
-                    on_request=on_request,
-                    on_notify=on_notify,
-                    counters=self.inbound_counters,
-                )
-                receiver = Receiver(
-                    self._calls,
-                    inbound,
-                    intercept=on_notify_intercept,
-                    observers=self.observers,
-                    violations=self.violations,
-                    unclaimed=self.on_unclaimed,
-                    end=self._end,
-                )
-                self.errands.run_in(tg)
+        self.notifications.handle_with(self.tell or on_notify)
+        async with anyio.create_task_group() as tg:
+            inbound = Inbound(self, tg, on_request=on_request, slots=self.slots, bugs=self.bugs)
+            receiver = Receiver(
+                calls=self._calls,
+                inbound=inbound,
+                notifications=self.notifications,
+                intercept=on_notify_intercept,
+                observers=self.observers,
+                violations=self.violations,
+                unclaimed=self.on_unclaimed,
+                bugs=self.bugs,
+                end=self._end,
+            )
+            self.errands.run_in(tg)
+            try:
                 tg.start_soon(self._write, name="anyio_mcp outbox")
+                tg.start_soon(self.courtesies.run, name="anyio_mcp courtesies")
                 task_status.started()
                 await receiver.run(self._connection.incoming)
                 tg.cancel_scope.cancel()
-        except Exception as bug:
-            # Told here, where it happened: further out it is a cancellation like any other.
-            self._end(SessionLostError(f"the session broke: {bug!r}", reason="closed", cause=bug))
-            raise
-        finally:
-            self.errands.run_in(None)
-            queue.close()
+            finally:
+                # Before the group is left: it takes no new tasks from then on, which trio says by an error.
+                self.errands.run_in(None)
+                receiver.take_notifications_at_hand(self._connection.incoming)
+                self.notifications.close()
 
     async def _write(self) -> None:
         # The reader stays open until the session is over: closed when this task is cancelled, it would
@@ -369,11 +406,24 @@ class SessionDispatcher(Dispatcher[TransportContext]):
                 if not self._calls.is_waiting(call.request_id):
                     continue  # its caller left while it was queued
                 call.written = True
-            await self._connection.send(outgoing)
+            try:
+                await self._connection.send(outgoing)
+            except Exception as error:  # of a connection that breaks its contract
+                self.bugs.report("the sending of a message", error)
+                text = f"the message could not be sent: {type(error).__name__}: {error}"
+                failure = RequestFailedError(text, reason="transport", cause=error)
+                if outgoing.receipt is not None:
+                    outgoing.receipt(failure)
+                elif call is not None:
+                    self._calls.reject(call.request_id, failure)
+            else:
+                if call is not None:
+                    call.sent_at = anyio.current_time()
 
     def close(self) -> None:
         """Release the streams. Called once nothing runs any more, so it never waits."""
         self._calls.abandon_all()
+        self.notifications.close()
         self._outbox.close()
         self._outbox_reader.close()
 
@@ -385,15 +435,10 @@ async def _report(on_progress: ProgressFnT, update: Progress) -> None:
         logger.exception("a progress handler raised")
 
 
-def _log_refusal(error: Exception | None) -> None:
-    if error is not None:
-        logger.debug("the server was not told of a cancelled request: %s", error)
-
-
 def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if params is None else dict(params)
 
 
-def _meta_of(params: dict[str, Any] | None) -> dict[str, Any]:
+def _meta_of(params: Mapping[str, Any] | None) -> dict[str, Any]:
     meta: object = (params or {}).get("_meta")
     return cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}

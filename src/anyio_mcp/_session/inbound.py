@@ -1,24 +1,21 @@
-"""What the server asks of us and tells us: requests and notifications, never in the receive loop.
+"""What the server asks of us, on its way to the handlers, each request in a task of its own.
 
-Each request runs in a task of its own; notifications are handed over one after the other, so their
-order holds, but one handler that hangs holds the next one up for a moment only. Both are bounded and
-what exceeds the bound is refused or dropped, and counted. It does not know what the handlers do.
+They are bounded in number and in bytes; what exceeds the bound is refused, and counted. It does not know
+what the handlers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import anyio
 import anyio.abc
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp import MCPError
 from mcp.shared.dispatcher import (
     CallOptions,
     DispatchContext,
-    OnNotify,
     OnRequest,
     as_request_id,
     coerce_request_id,
@@ -36,6 +33,9 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from anyio_mcp._session.boundary import Bugs
+from anyio_mcp._session.slots import HandlerSlots
+from anyio_mcp._session.weight import weigh
 from anyio_mcp._text import get_logger
 
 if TYPE_CHECKING:
@@ -43,25 +43,13 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-MAX_REQUESTS: Final = 100
-"""Requests of the server handled at once. One more is refused with an error, so that a server cannot
-pile up tasks here."""
-
-MAX_SLOW_HANDLERS: Final = 100
-"""Notification handlers still running after their turn. At that number notifications wait in the
-queue."""
-
-NOTIFICATION_QUEUE: Final = 1024
-"""Notifications waiting for a handler. When it is full the newest is dropped and counted: the receive
-loop must not wait for a handler."""
-
-TURN: Final = 1.0
-"""Seconds a notification handler may hold up the next notification."""
+REQUEST_BYTES: Final = 16 * 1024 * 1024
+"""Memory that the requests of the server hold while they are handled. One that does not fit is refused,
+unless it is the only one: what `Limits` let in can be answered."""
 
 _CONTEXT: Final = TransportContext(kind="anyio-mcp", can_send_request=True)
 
 _Answer: TypeAlias = JSONRPCResponse | JSONRPCError
-_Notification: TypeAlias = tuple[str, Mapping[str, Any] | None]
 
 
 @final
@@ -126,99 +114,86 @@ class RequestContext(DispatchContext[TransportContext]):
 
 @final
 @dataclass(slots=True, eq=False)
-class InboundCounters:
-    """What was refused or dropped."""
+class _Handling:
+    """A request of the server that is being handled."""
 
-    refused_requests: int = 0
-    dropped_notifications: int = 0
-
-
-@final
-class NotificationQueue:
-    """Notifications on their way to a handler. Closed by whoever made it, when its readers are gone."""
-
-    __slots__ = ("receive", "send")
-
-    def __init__(self) -> None:
-        self.send: MemoryObjectSendStream[_Notification]
-        self.receive: MemoryObjectReceiveStream[_Notification]
-        self.send, self.receive = anyio.create_memory_object_stream[_Notification](NOTIFICATION_QUEUE)
-
-    def close(self) -> None:
-        self.send.close()
-        self.receive.close()
+    context: RequestContext
+    weight: int
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @final
 class Inbound:
-    """The server's requests and notifications, on their way to the handlers.
+    """The server's requests, on their way to the handlers.
 
-    Its tasks belong to `tasks`, a task group of the session, and end with it.
+    Its tasks belong to `tasks`, a task group of the session, and end with it. `slots` are shared with
+    whatever else brings questions of the server to the handlers.
     """
 
     def __init__(
         self,
         dispatcher: SessionDispatcher,
         tasks: anyio.abc.TaskGroup,
-        queue: NotificationQueue,
         *,
         on_request: OnRequest,
-        on_notify: OnNotify,
-        counters: InboundCounters,
+        slots: HandlerSlots,
+        bugs: Bugs,
     ) -> None:
         self._dispatcher = dispatcher
         self._tasks = tasks
         self._on_request = on_request
-        self._on_notify = on_notify
-        self._counters = counters
-        self._requests: dict[RequestId, tuple[anyio.CancelScope, RequestContext]] = {}
-        self._slow = anyio.Semaphore(MAX_SLOW_HANDLERS)
-        self._queue = queue
-        tasks.start_soon(self._hand_over, name="anyio_mcp notifications")
+        self._slots = slots
+        self._bugs = bugs
+        self._requests: dict[RequestId, _Handling] = {}
+        self._bytes = 0
 
     def take_request(self, request: JSONRPCRequest) -> None:
         """Start handling a request. An id in use or one request too many is refused."""
         key = coerce_request_id(request.id)
-        if key in self._requests or len(self._requests) >= MAX_REQUESTS:
-            self._counters.refused_requests += 1
+        left = REQUEST_BYTES - self._bytes
+        weight = weigh(request.params, left)
+        full = bool(self._requests) and weight > left
+        if key in self._requests or full or not self._slots.take():
             # Not started as a task: refusals must not pile up where requests may not.
             self._dispatcher.refuse(request.id, "too many requests at once, or an id in use")
             return
-        context = RequestContext(
-            self._dispatcher, request_id=request.id, progress_token=_progress_token(request.params)
-        )
-        scope = anyio.CancelScope()
-        self._requests[key] = scope, context
-        self._tasks.start_soon(self._handle, request, context, scope, name=f"anyio_mcp {request.method}")
+        try:
+            token = _progress_token(request.params)
+            context = RequestContext(self._dispatcher, request_id=request.id, progress_token=token)
+            handling = _Handling(context, weight)
+            self._tasks.start_soon(self._handle, request, handling, name=f"anyio_mcp {request.method[:40]}")
+        except BaseException:
+            self._slots.give_back()
+            raise
+        self._requests[key] = handling
+        self._bytes += weight
+
+    def refuse(self, request: JSONRPCRequest, why: str) -> None:
+        """Answer with an error what could not even be handled. Does not wait."""
+        self._dispatcher.refuse(request.id, why)
 
     def cancel(self, request_id: RequestId) -> None:
         """The server wants no answer any more: stop the handler, answer nothing (spec: Cancellation)."""
-        entry = self._requests.get(coerce_request_id(request_id))
-        if entry is not None:
-            scope, context = entry
-            context.cancel_requested.set()
-            scope.cancel()
+        handling = self._requests.get(coerce_request_id(request_id))
+        if handling is not None:
+            handling.context.cancel_requested.set()
+            handling.scope.cancel()
 
-    def take_notification(self, method: str, params: Mapping[str, Any] | None) -> None:
-        """Queue a notification for its handler, or drop it if the handlers are that far behind."""
-        try:
-            self._queue.send.send_nowait((method, params))
-        except anyio.WouldBlock:
-            self._counters.dropped_notifications += 1
-
-    async def _handle(
-        self, request: JSONRPCRequest, context: RequestContext, scope: anyio.CancelScope
-    ) -> None:
+    async def _handle(self, request: JSONRPCRequest, handling: _Handling) -> None:
         answer: _Answer | None = None
         try:
-            with scope:
-                answer = await self._answer(request, context)
+            with handling.scope:
+                answer = await self._answer(request, handling.context)
             if answer is not None:
                 await self._dispatcher.deliver_answer(answer)
+        except Exception as error:  # the handlers and the transport are contained where they are called
+            self._bugs.report(f"the handling of {request.method[:80]!r}", error)
         finally:
             # Only now: an answer that waits to be taken counts, or a server that asks and does not
             # read would pile them up.
             del self._requests[coerce_request_id(request.id)]
+            self._bytes -= handling.weight
+            self._slots.give_back()
 
     async def _answer(self, request: JSONRPCRequest, context: RequestContext) -> _Answer:
         try:
@@ -228,28 +203,11 @@ class Inbound:
         except ValidationError:
             data = ErrorData(code=INVALID_PARAMS, message="Invalid request parameters")
         except Exception:  # a user's handler: the server gets an error, the session lives
-            logger.exception("the handler of %r raised", request.method)
+            logger.exception("the handler of %r raised", request.method[:80])
             data = ErrorData(code=INTERNAL_ERROR, message="The client's handler failed")
         else:
             return JSONRPCResponse(jsonrpc="2.0", id=request.id, result=result)
         return JSONRPCError(jsonrpc="2.0", id=request.id, error=data)
-
-    async def _hand_over(self) -> None:
-        async for method, params in self._queue.receive:
-            await self._slow.acquire()
-            done = anyio.Event()
-            self._tasks.start_soon(self._notify, method, params, done, name=f"anyio_mcp {method}")
-            with anyio.move_on_after(TURN):
-                await done.wait()
-
-    async def _notify(self, method: str, params: Mapping[str, Any] | None, done: anyio.Event) -> None:
-        try:
-            await self._on_notify(RequestContext(self._dispatcher), method, params)
-        except Exception:  # a user's handler, or a notification that does not validate
-            logger.exception("the handler of %r raised", method)
-        finally:
-            done.set()
-            self._slow.release()
 
 
 def _progress_token(params: Mapping[str, Any] | None) -> RequestId | None:

@@ -19,7 +19,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from anyio_mcp._session.actor import SessionActor
 from anyio_mcp._session.correlation import Correlation
-from anyio_mcp._session.inbound import InboundCounters
 from anyio_mcp._session.lifecycle import Lease, Leases, SessionState
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
@@ -111,6 +110,8 @@ class SessionKeeper:
         """Wait for the goodbye of the newest session; it is bounded by the close deadline."""
         if self._actor is not None and self._actor.state is not SessionState.CLOSED:
             await self._actor.wait_closed()
+        if self._actor is not None:
+            await self._actor.wait_handled()
 
     async def wait_until_unleased(self) -> None:
         """Wait until nobody holds a lease."""
@@ -256,7 +257,6 @@ class SessionKeeper:
         """A snapshot; zeros where there is no session."""
         dispatcher = None if self._actor is None else self._actor.dispatcher
         calls = Correlation() if dispatcher is None else dispatcher.calls
-        inbound = InboundCounters() if dispatcher is None else dispatcher.inbound_counters
         return SessionStats(
             sessions_started=self.sessions_started,
             leases=len(self._leases),
@@ -265,10 +265,10 @@ class SessionKeeper:
             late_replies=calls.counters.late_replies,
             unknown_replies=calls.counters.unknown_replies,
             dropped_progress=calls.counters.dropped_progress,
-            dropped_notifications=inbound.dropped_notifications,
-            refused_requests=inbound.refused_requests,
+            dropped_notifications=0 if dispatcher is None else dispatcher.notifications.dropped,
+            refused_requests=0 if dispatcher is None else dispatcher.refused_requests,
             violations=0 if dispatcher is None else dispatcher.violations.count,
-            unsent_cancellations=0 if dispatcher is None else dispatcher.unsent_cancellations,
+            unsent_cancellations=0 if dispatcher is None else dispatcher.courtesies.unsent_cancellations,
             cache_hits=0 if self._actor is None else self._actor.cache_hits,
         )
 

@@ -16,16 +16,21 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.shared.dispatcher import OnNotifyIntercept, as_request_id, run_notify_intercept
 from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
+from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
+from anyio_mcp._session.notifications import Notifications
 from anyio_mcp._text import get_logger
-from anyio_mcp.errors import ServerError, SessionLostError
-from anyio_mcp.transports.base import ConnectionLost, Incoming, RequestFault, Violation
+from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming, RequestFault, Violation
 
 logger = get_logger(__name__)
 
 KEPT_VIOLATIONS: Final = 5
 """How many of the peer's violations are kept for an error message; the rest are only counted."""
+
+VIOLATION_CHARACTERS: Final = 300
+"""Characters that are kept of each."""
 
 
 @final
@@ -38,70 +43,105 @@ class Violations:
 
     def add(self, detail: str) -> None:
         self.count += 1
+        detail = detail[:VIOLATION_CHARACTERS]
         if len(self.first) < KEPT_VIOLATIONS:
             self.first.append(detail)
         logger.debug("the peer broke the protocol: %s", detail)
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Receiver:
-    """Reads one connection to its end."""
+    """Reads one connection to its end. Whatever is raised about an item is the fault of that item."""
 
-    def __init__(
-        self,
-        calls: Correlation,
-        inbound: Inbound,
-        *,
-        intercept: OnNotifyIntercept | None,
-        observers: Mapping[str, Callable[[Mapping[str, Any]], None]],
-        violations: Violations,
-        unclaimed: Callable[[dict[str, Any]], None],
-        end: Callable[[Exception], None],
-    ) -> None:
-        self._calls = calls
-        self._inbound = inbound
-        self._intercept = intercept
-        self._observers = observers
-        self._violations = violations
-        self._unclaimed = unclaimed
-        self._end = end
+    calls: Correlation
+    inbound: Inbound
+    notifications: Notifications
+    intercept: OnNotifyIntercept | None
+    observers: Mapping[str, Callable[[Mapping[str, Any]], None]]
+    violations: Violations
+    unclaimed: Callable[[dict[str, Any]], None]
+    bugs: Bugs
+    end: Callable[[Exception], None]
 
     async def run(self, incoming: ObjectReceiveStream[Incoming]) -> None:
         """Sort what arrives until the connection is lost; then end the session."""
-        async for first in incoming:
-            # A task that reads a stream gets one item each time it is its turn. A thousand calls that fail
-            # together would wait for a thousand turns, each behind whatever else is to be done by then.
-            item: Incoming | None = first
-            # While this waits for the next, it would keep an error, and all the frames that one holds.
-            del first
-            while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
-                self._settle(item)
-                item = _at_hand(incoming)
+        try:
+            async for first in incoming:
+                # A task that reads a stream gets one item each time it is its turn. A thousand calls that
+                # fail together would wait for a thousand turns, each behind whatever else is to be done.
+                item: Incoming | None = first
+                # While this waits for the next, it would keep an error, and all the frames that one holds.
+                del first
+                while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
+                    self._take(item)
+                    item = _at_hand(incoming)
+                if isinstance(item, ConnectionLost):
+                    self.end(item.error)
+                    return
+                if item is not None:
+                    self._take(item)
+        except Exception as error:  # of a connection that breaks its contract
+            self.bugs.report("the reading of the connection", error)
+            self.end(SessionLostError(f"the connection broke: {error!r}", reason="eof", cause=error))
+            return
+        self.end(SessionLostError("the server ended the connection", reason="eof"))
+
+    def take_notifications_at_hand(self, incoming: ObjectReceiveStream[Incoming]) -> None:
+        """The session is over. What the server has said by now is still said. Does not wait."""
+        for _ in range(INBOX_SIZE):
+            item = _at_hand(incoming)
+            if item is None:
+                return
+            if isinstance(item, JSONRPCNotification):
+                self._take(item)
+
+    def _take(self, item: Incoming) -> None:
+        """Sort one item. Raises nothing."""
+        try:
             match item:
-                case None:
-                    pass
+                case JSONRPCResponse() | JSONRPCError() | RequestFault():
+                    self._settle(item)
                 case JSONRPCNotification():
                     self._take_notification(item)
                 case JSONRPCRequest():
-                    self._inbound.take_request(item)
+                    self.inbound.take_request(item)
                 case Violation():
-                    self._violations.add(item.detail)
+                    self.violations.add(item.detail)
                 case ConnectionLost():
-                    self._end(item.error)
-                    return
-        self._end(SessionLostError("the server ended the connection", reason="eof"))
+                    self.end(item.error)
+        except Exception as error:
+            self.bugs.report(f"the sorting of a {type(item).__name__}", error)
+            self._contain(item, error)
+
+    def _contain(self, item: Incoming, bug: Exception) -> None:
+        """Who waits because of `item` is told, if need be by the end of the session. Raises nothing."""
+        request_id = None
+        if isinstance(item, RequestFault):
+            request_id = item.request_id
+        elif isinstance(item, JSONRPCResponse | JSONRPCError):
+            request_id = item.id
+        try:
+            if request_id is not None:
+                text = f"the answer could not be taken: {type(bug).__name__}: {bug}"
+                self.calls.reject(request_id, RequestFailedError(text, reason="violation", cause=bug))
+            elif isinstance(item, JSONRPCRequest):
+                self.inbound.refuse(item, "the client could not handle this")
+        except Exception as error:
+            self.bugs.report("telling of a bug", error)
+            self.end(SessionLostError(f"the session broke: {bug!r}", reason="closed", cause=bug))
 
     def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
         match item:
             case JSONRPCResponse():
-                if not self._calls.resolve(item.id, item.result):
-                    self._unclaimed(item.result)
+                if not self.calls.resolve(item.id, item.result):
+                    self.unclaimed(item.result)
             case JSONRPCError(id=None):
-                self._violations.add(f"an error for no request: {item.error.message[:200]}")
+                self.violations.add(f"an error for no request: {item.error.message[:200]}")
             case JSONRPCError():
-                self._calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
+                self.calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
             case RequestFault():
-                self._calls.reject(item.request_id, item.error)
+                self.calls.reject(item.request_id, item.error)
 
     def _take_notification(self, item: JSONRPCNotification) -> None:
         params = item.params
@@ -110,35 +150,38 @@ class Receiver:
         elif item.method == "notifications/cancelled":
             request_id = as_request_id((params or {}).get("requestId"))
             if request_id is not None:
-                self._inbound.cancel(request_id)
-        observer = self._observers.get(item.method)
+                self.inbound.cancel(request_id)
+        observer = self.observers.get(item.method)
         if observer is not None:
-            observer(params or {})
+            try:
+                observer(params or {})
+            except Exception as error:  # its handler hears of it all the same
+                self.bugs.report(f"the observer of {item.method!r}", error)
         # In the order of the wire, before anything that comes later is looked at: subscriptions
         # depend on it.
-        if not run_notify_intercept(self._intercept, item.method, params):
-            self._inbound.take_notification(item.method, params)
+        if not run_notify_intercept(self.intercept, item.method, params):
+            self.notifications.take(item.method, params)
 
     def _take_progress(self, params: dict[str, Any]) -> None:
         token = as_request_id(params.get("progressToken"))
         total, message = params.get("total"), params.get("message")
         if token is None or not (message is None or isinstance(message, str)):
-            self._violations.add("a malformed progress notification")
+            self.violations.add("a malformed progress notification")
             return
         try:
             update = Progress(
                 _number(params.get("progress")), None if total is None else _number(total), message
             )
         except ValueError as error:
-            self._violations.add(f"a malformed progress notification: {error}")
+            self.violations.add(f"a malformed progress notification: {error}")
             return
-        self._calls.report_progress(token, update)
+        self.calls.report_progress(token, update)
 
 
 def _at_hand(incoming: ObjectReceiveStream[Incoming]) -> Incoming | None:
     """What can be had without waiting. Streams of other makes cannot say, and are asked one by one."""
     if isinstance(incoming, MemoryObjectReceiveStream):
-        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
             return incoming.receive_nowait()
     return None
 

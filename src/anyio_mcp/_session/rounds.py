@@ -7,15 +7,17 @@ the public call it belongs to; knows nothing of which operation that is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
-from mcp import ClientSession
 from mcp.client.session import ClientRequestContext
 from mcp.types import ErrorData, InputRequest, InputRequiredResult, InputResponse, InputResponses
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.errors import RequestFailedError, ServerError
+
+if TYPE_CHECKING:
+    from anyio_mcp._session.typed import TypedSession
 
 _PAUSE: Final = (0.05, 0.1, 0.25)
 """Seconds before trying again when a round asks for nothing but patience; the last one repeats."""
@@ -30,7 +32,7 @@ async def finish_rounds(
     first: _T | InputRequiredResult,
     retry: Retry[_T],
     *,
-    session: ClientSession,
+    session: TypedSession,
     failure: SessionFailure,
     deadline: CallDeadline,
     max_rounds: int,
@@ -62,10 +64,12 @@ async def finish_rounds(
     return current
 
 
-async def answer_all(session: ClientSession, requests: dict[str, InputRequest]) -> InputResponses:
-    """Answer every request of one round, all at the same time. The first refusal ends the round."""
+async def answer_all(session: TypedSession, requests: dict[str, InputRequest]) -> InputResponses:
+    """Answer every request of one round, as many at the same time as the session has slots for questions
+    of its server. The first refusal ends the round."""
     answers: InputResponses = {}
     refusals: list[Exception] = []
+    slots = session.dispatcher.slots
 
     async def answer(key: str, request: InputRequest) -> None:
         meta = request.params.meta if request.params else None
@@ -79,11 +83,14 @@ async def answer_all(session: ClientSession, requests: dict[str, InputRequest]) 
                 answers[key] = response
                 return
             refusals.append(ServerError.from_error_data(response))
+        finally:
+            slots.give_back()
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
         for key, request in requests.items():
-            tasks.start_soon(answer, key, request, name=f"anyio_mcp input {key}")
+            await slots.wait()
+            tasks.start_soon(answer, key, request, name=f"anyio_mcp input {key[:40]}")
     if refusals:
         raise refusals[0]
     return answers

@@ -47,6 +47,7 @@ from anyio_mcp._session.tasks.driver import follow_for_caller, forsake_unclaimed
 from anyio_mcp._session.tasks.extension import TasksExtension
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.tasks.starting import CreatedTask
+from anyio_mcp._session.telling import Telling
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, current_deadline, guard
 from anyio_mcp.config import DEFAULT_CALL_SECONDS, DEFAULT_TOTAL_SECONDS
 from anyio_mcp.settings import Callbacks
@@ -81,7 +82,6 @@ class TypedSession(ClientSession):
             dispatcher=self._reader,
             extensions={**extensions.advertised, tasks_extension.identifier: tasks_extension.settings()},
             result_claims={**extensions.claims, tasks_extension.identifier: tasks_extension.claims()},
-            notification_bindings=[*extensions.bindings, *tasks_extension.notifications()],
             **kwargs,
         )
         self.tasks_extension = tasks_extension
@@ -311,8 +311,6 @@ def typed_session(
         sampling_capabilities=given.sampling_capabilities,
         elicitation_callback=None if given.elicitation is None else elicit,
         list_roots_callback=None if given.roots is None else list_roots,
-        logging_callback=log,
-        message_handler=notice,
         client_info=client_info,
         log_level=log_level,
         tasks_extension=extension,
@@ -322,6 +320,14 @@ def typed_session(
         known_era=known_era,
         default_ttl_ms=default_ttl_ms,
         strict_schemas=strict_schemas,
+    )
+    bindings = [*extensions.bindings, *extension.notifications()]
+    dispatcher.tell = Telling(
+        log=log,
+        message=notice,
+        bindings={binding.method: binding for binding in bindings},
+        violations=dispatcher.violations,
+        version=lambda: session.protocol_version,
     )
     dispatcher.on_unclaimed = partial(forsake_unclaimed, session)
     return session

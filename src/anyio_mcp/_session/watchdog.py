@@ -16,9 +16,10 @@ import anyio
 
 from anyio_mcp.config import Heartbeat
 from anyio_mcp.errors import DeadlineExceededError, Phase, fresh
+from anyio_mcp.transports.base import Liveness
 
-_OVERRUN: Final = 0.1
-"""By how much of the heartbeat's timeout its wait may run over before nothing is concluded from it."""
+_LOOKS: Final = 10
+"""How often a peer that is stopped is looked at before that is taken for its end."""
 
 
 @final
@@ -69,11 +70,47 @@ class SessionFailure:
         return len(self._scopes)
 
 
-def deadline_exceeded(what: str, *, seconds: float, phase: Phase) -> DeadlineExceededError:
+def deadline_exceeded(
+    what: str, *, seconds: float, phase: Phase, known: RequestFacts | None = None
+) -> DeadlineExceededError:
     """The error of `what` having taken longer than `seconds`."""
+    text = f"{what} did not finish within {seconds:g} seconds"
+    if known is None:
+        return DeadlineExceededError(text, phase=phase, seconds=seconds)
     return DeadlineExceededError(
-        f"{what} did not finish within {seconds:g} seconds", phase=phase, seconds=seconds
+        f"{text}: {known}",
+        phase=phase,
+        seconds=seconds,
+        method=known.method,
+        sent_seconds=known.sent_seconds,
+        heard_seconds=known.heard_seconds,
     )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What is known of a request that was not answered in time."""
+
+    method: str
+    sent_seconds: float | None
+    """How long ago it was sent; None if it never was."""
+    heard_seconds: float
+    """How long ago the server was last heard of."""
+    held_up: str = ""
+    """By what it was kept from being sent."""
+
+    def __str__(self) -> str:
+        sent = (
+            f"it was never sent: {self.held_up}"
+            if self.sent_seconds is None
+            else f"it was sent {_rounded(self.sent_seconds)} s ago"
+        )
+        return f"{sent}, the server was last heard of {_rounded(self.heard_seconds)} s ago"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 @final
@@ -103,18 +140,22 @@ class CallDeadline:
         """Seconds left, never negative."""
         return max(0.0, self.expires - anyio.current_time())
 
-    def exceeded(self, what: str) -> DeadlineExceededError:
+    def exceeded(self, what: str, known: RequestFacts | None = None) -> DeadlineExceededError:
         """The error of the deadline having passed; its seconds are those the user set, if they were
         not extended."""
         seconds = min(self.idle, self.total)
         if self._extended:
             seconds = self.expires - self.started
-        return deadline_exceeded(what, seconds=seconds, phase="call")
+        return deadline_exceeded(what, seconds=seconds, phase="call", known=known)
 
 
 current_deadline: ContextVar[CallDeadline | None] = ContextVar("anyio_mcp_deadline", default=None)
 """The deadline of the public call this code runs for. Set by every public call, read by the
 dispatcher, so that it reaches requests made through the SDK's typed layer."""
+
+
+probing: ContextVar[bool] = ContextVar("anyio_mcp_probing", default=False)
+"""Whether this code puts a question of the heartbeat. Read by the dispatcher, like the deadline."""
 
 
 @contextmanager
@@ -149,31 +190,37 @@ async def watch_for_silence(
     heartbeat: Heartbeat,
     *,
     quiet_since: Callable[[], float | None],
-    ask: Callable[[float], Awaitable[None]],
+    liveness: Callable[[], Liveness],
+    ask: Callable[[], Awaitable[None]],
 ) -> float:
-    """Return how many seconds the peer has been silent, once it has not answered in time.
+    """Return how many seconds the peer has been silent, once it is known that it cannot answer.
 
-    `quiet_since()` is when the last bytes came, or None while nobody waits for any. `ask(seconds)`
-    puts a question to the peer and returns when it is answered or the seconds are over; what counts
-    is whether any traffic came, not what was said.
+    `quiet_since()` is when the last bytes came, or None while nobody waits for any. `liveness()` is asked
+    after `interval` seconds of quiet, and has to say for `timeout` seconds that the peer is stopped. `ask()`
+    puts a question to the peer, one at a time, and is cancelled after `timeout` seconds: what its answer
+    tells, the connection says; that there is none proves nothing.
     """
     while True:
         since = quiet_since()
-        now = anyio.current_time()
         if since is None:
             await anyio.sleep(heartbeat.interval)
-            continue
-        if now - since < heartbeat.interval:
+        elif anyio.current_time() - since < heartbeat.interval:
             await anyio.sleep_until(since + heartbeat.interval)
-            continue
-        with anyio.move_on_after(heartbeat.timeout):
-            await ask(heartbeat.timeout)
-            # Answered or refused at once, yet no bytes: give the wire the time it was promised.
-            await anyio.sleep_until(now + heartbeat.timeout)
-        if anyio.current_time() - now > (1 + _OVERRUN) * heartbeat.timeout:
-            # Whoever blocked the event loop has kept the question from being written, or the answer from
-            # being read. That is no silence of the peer's: it is asked once more.
-            continue
-        heard = quiet_since()
-        if heard is not None and heard <= since:
-            return anyio.current_time() - since
+        elif (evidence := liveness()) is Liveness.STOPPED:
+            if await _stays_stopped(heartbeat.timeout, liveness) and quiet_since() == since:
+                return anyio.current_time() - since
+        else:
+            if evidence is Liveness.ASK:
+                with anyio.move_on_after(heartbeat.timeout):
+                    await ask()
+            await anyio.sleep(heartbeat.interval)
+
+
+async def _stays_stopped(seconds: float, liveness: Callable[[], Liveness]) -> bool:
+    """Whether the peer is found stopped each time it is looked at. Not only in the end: the host may have
+    been stopped with it, and its clock may have run on."""
+    for _ in range(_LOOKS):
+        await anyio.sleep(seconds / _LOOKS)
+        if liveness() is not Liveness.STOPPED:
+            return False
+    return True

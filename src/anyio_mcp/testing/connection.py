@@ -27,6 +27,7 @@ from anyio_mcp.transports.base import (
     Connection,
     ConnectionLost,
     Incoming,
+    Liveness,
     Outgoing,
     RequestFault,
     Violation,
@@ -41,8 +42,8 @@ script: a test that goes there tests its own memory."""
 class ScriptedConnection(Connection):
     """One connection, seen from both ends.
 
-    The session uses `incoming`, `last_traffic`, `send` and `abandon`; the script uses the rest. All that
-    the script does is synchronous, so a test decides exactly what happens before what.
+    The session uses `incoming`, `last_traffic`, `send`, `abandon` and `liveness`; the script uses the rest.
+    All that the script does is synchronous, so a test decides exactly what happens before what.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class ScriptedConnection(Connection):
         self._incoming: MemoryObjectReceiveStream[Incoming]
         self._inbox, self._incoming = anyio.create_memory_object_stream[Incoming](CAPACITY)
         self._last_traffic = anyio.current_time()
+        self.evidence = Liveness.UNKNOWN
+        """What the session is told of a peer that says nothing."""
         self._freed: anyio.Event | None = None
         self._lost = False
         self.sending = 0
@@ -90,6 +93,9 @@ class ScriptedConnection(Connection):
 
     def abandon(self, request_id: RequestId) -> bool:
         return self._abandoned(self, request_id)
+
+    def liveness(self) -> Liveness:
+        return self.evidence
 
     # What the script uses
 

@@ -25,6 +25,7 @@ from anyio_mcp.transports.base import (
     Connection,
     ConnectionLost,
     Incoming,
+    Liveness,
     Outgoing,
     RequestFault,
     Transport,
@@ -151,6 +152,9 @@ class _FaultyConnection(Connection):
     @property
     def last_traffic(self) -> float:
         return min(self._inner.last_traffic, self._stuck_since)
+
+    def liveness(self) -> Liveness:
+        return self._inner.liveness()
 
     def abandon(self, request_id: RequestId) -> bool:
         return self._inner.abandon(request_id)

@@ -107,6 +107,17 @@ class ChildProcess:
         return self._process.returncode
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped (SIGSTOP), as far as the system tells. Nothing is reaped."""
+        wait = cast("Callable[[int, int, int], Any] | None", getattr(os, "waitid", None))
+        if wait is None or self._process.returncode is not None:
+            return False
+        try:
+            return wait(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        except OSError:
+            return False  # it has exited
+
+    @property
     def stderr_tail(self) -> tuple[str, ...]:
         return self._tail.lines
 

@@ -18,7 +18,14 @@ from anyio_mcp.transports._child import END_OF_PIPE, ChildProcess
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._lines import LineFramer, read_line
 from anyio_mcp.transports._messages import encode_message
-from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Outgoing, RequestFault
+from anyio_mcp.transports.base import (
+    Connection,
+    ConnectionLost,
+    Incoming,
+    Liveness,
+    Outgoing,
+    RequestFault,
+)
 
 CHUNK_BYTES: Final = 64 * 1024
 
@@ -78,6 +85,11 @@ class PipeConnection(Connection):
     def abandon(self, request_id: RequestId) -> bool:
         """False: a pipe holds nothing for a request, and only a notification tells the server."""
         return False
+
+    def liveness(self) -> Liveness:
+        """A process that lives and whose pipes stand is busy, however long it says nothing; one that is
+        stopped will not say anything."""
+        return Liveness.STOPPED if self._child.is_stopped else Liveness.UNKNOWN
 
     async def send(self, outgoing: Outgoing) -> None:
         """Write one message. Waits for as long as the server does not read and its pipe is full.

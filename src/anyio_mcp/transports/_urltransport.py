@@ -33,7 +33,7 @@ from anyio_mcp.transports._httpsettings import (
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import visible
-from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Outgoing, Transport
+from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Liveness, Outgoing, Transport
 
 logger = get_logger(__name__)
 
@@ -162,6 +162,11 @@ class UrlConnection(Connection, Generic[ExchangeT]):
     @property
     def incoming(self) -> ObjectReceiveStream[Incoming]:
         return self._inbox.stream
+
+    def liveness(self) -> Liveness:
+        """A connection that stands is evidence of life until TCP says otherwise. What stands may end at a
+        proxy, whose answer to a question tells whether the session behind it is still there."""
+        return Liveness.ASK
 
     @abstractmethod
     async def open(self) -> None:

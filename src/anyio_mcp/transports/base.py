@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from anyio.abc import ObjectReceiveStream
@@ -52,6 +53,8 @@ class Outgoing:
     """HTTP headers of this message; transports without headers ignore them."""
     receipt: Callable[[Exception | None], None] | None = None
     """Called exactly once for a notification or an answer: None when delivered, else why not."""
+    probe: bool = False
+    """A question of the heartbeat: it must not take the place of anything that somebody waits for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +90,18 @@ Incoming: TypeAlias = (
 )
 
 
+class Liveness(Enum):
+    """What a transport knows about a peer from which nothing comes. Silence itself proves nothing: a server
+    that works on one request at a time answers no question meanwhile."""
+
+    UNKNOWN = "unknown"
+    """Nothing, and asking the peer would tell nothing: the deadlines of the calls decide."""
+    ASK = "ask"
+    """Nothing, but the answer to a question may tell that the session is gone."""
+    STOPPED = "stopped"
+    """The process of the peer is stopped, as the operating system says: it cannot answer."""
+
+
 class Connection(Protocol):
     """One live connection, used by one session."""
 
@@ -111,6 +126,10 @@ class Connection(Protocol):
         `notifications/cancelled`.
         """
         ...
+
+    def liveness(self) -> Liveness:
+        """What is known of the peer, by other evidence than its silence. Does not wait."""
+        return Liveness.UNKNOWN
 
 
 class Transport(Protocol):

@@ -1,0 +1,176 @@
+"""What the server tells us, on its way to the handlers: one notification after the other, never in the
+receive loop.
+
+Their order holds, but a handler that hangs holds the next one up for a moment only. What has been taken is
+handed over also when the session is ending, for as long as its close deadline lets it. The queue is bounded
+in number and in bytes; what exceeds it is dropped and counted. It does not know what the handlers do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final, final
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from mcp.shared.dispatcher import DispatchContext, OnNotify
+from mcp.shared.transport_context import TransportContext
+
+from anyio_mcp._session.boundary import Bugs
+from anyio_mcp._session.weight import weigh
+
+MAX_SLOW_HANDLERS: Final = 100
+"""Notification handlers still running after their turn. At that number notifications wait in the
+queue."""
+
+NOTIFICATION_QUEUE: Final = 1024
+"""Notifications waiting for a handler. When it is full the newest is dropped and counted: the receive
+loop must not wait for a handler."""
+
+NOTIFICATION_BYTES: Final = 16 * 1024 * 1024
+"""Memory that notifications hold while they wait or are handled. One that does not fit is dropped and
+counted, unless it is the only one: what `Limits` let in can be handed over."""
+
+TURN: Final = 1.0
+"""Seconds a notification handler may hold up the next notification."""
+
+_STEPS: Final = 3
+"""How often the event loop goes round before a handler counts as one that waits."""
+
+_Notification = tuple[str, Mapping[str, Any] | None, int]
+
+
+_handling: ContextVar[object] = ContextVar("anyio_mcp_handling", default=None)
+
+
+@final
+class Notifications:
+    """The notifications of one session."""
+
+    def __init__(self, context: Callable[[], DispatchContext[TransportContext]], bugs: Bugs) -> None:
+        self._context = context
+        self._bugs = bugs
+        self._handler: OnNotify | None = None
+        self._queue: deque[_Notification] = deque()
+        self._bytes = 0
+        self._arrived = anyio.Event()
+        self._closed = False
+        self._turns = 0
+        """Notifications whose turn is over."""
+        self._holds_up = False
+        """The handler whose turn it is waits for something."""
+        # Callers behind the notifications that came before their answers; as many as there are calls.
+        self._behind: deque[tuple[int, anyio.Event]] = deque()
+        self.taken = 0
+        self.dropped = 0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this code runs in a handler of these notifications, or for one."""
+        return _handling.get() is self
+
+    def take(self, method: str, params: Mapping[str, Any] | None) -> None:
+        """Queue a notification for its handler, or drop it if the handlers are that far behind."""
+        left = NOTIFICATION_BYTES - self._bytes
+        if self._closed or len(self._queue) >= NOTIFICATION_QUEUE or (left <= 0 and self._bytes):
+            self.dropped += 1
+            return
+        weight = weigh(params, left)
+        if weight > left and self._bytes:
+            self.dropped += 1
+            return
+        self._bytes += weight
+        self.taken += 1
+        self._queue.append((method, params, weight))
+        self._arrived.set()
+
+    def handle_with(self, handler: OnNotify) -> None:
+        """Who is told. To be said before anything is taken."""
+        self._handler = handler
+
+    def close(self) -> None:
+        """Take nothing more. `run` ends when what was taken has been handled."""
+        self._closed = True
+        self._arrived.set()
+
+    async def wait_handled(self) -> None:
+        """Wait for the handlers of what has been taken so far, unless one of them waits for something:
+        it may be waiting for whoever waits here."""
+        last = self.taken
+        while self._turns < last and not self._holds_up:
+            passed = anyio.Event()
+            self._behind.append((last, passed))
+            await passed.wait()
+
+    async def run(self) -> None:
+        """Hand over what is taken until it is closed. Cancelled, it counts what nobody has been told."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                slow = anyio.Semaphore(MAX_SLOW_HANDLERS)
+                while True:
+                    while self._queue:
+                        await self._wait_for_room(slow)
+                        await self._turn(tasks, slow)
+                    if self._closed:
+                        break
+                    self._arrived = anyio.Event()
+                    await self._arrived.wait()
+        finally:
+            self._closed = True
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._hold_up()
+
+    async def _wait_for_room(self, slow: anyio.Semaphore) -> None:
+        try:
+            slow.acquire_nowait()
+        except anyio.WouldBlock:
+            self._hold_up()
+            await slow.acquire()
+            self._holds_up = False
+
+    async def _turn(self, tasks: anyio.abc.TaskGroup, slow: anyio.Semaphore) -> None:
+        method, params, weight = self._queue.popleft()
+        done = anyio.Event()
+        tasks.start_soon(self._notify, method, params, weight, done, slow, name=f"anyio_mcp {method[:40]}")
+        del params
+        for _ in range(_STEPS):
+            await anyio.lowlevel.checkpoint()
+            if done.is_set():
+                break
+        else:
+            self._hold_up()
+            with anyio.move_on_after(TURN):
+                await done.wait()
+            self._holds_up = False
+        self._turns += 1
+        while self._behind and self._behind[0][0] <= self._turns:
+            self._behind.popleft()[1].set()
+
+    def _hold_up(self) -> None:
+        """From now on no caller waits for the handlers."""
+        self._holds_up = True
+        while self._behind:
+            self._behind.popleft()[1].set()
+
+    async def _notify(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        weight: int,
+        done: anyio.Event,
+        slow: anyio.Semaphore,
+    ) -> None:
+        _handling.set(self)
+        try:
+            if self._handler is not None:
+                await self._handler(self._context(), method, params)
+        except Exception as error:  # the user's handlers are contained where they are called
+            self._bugs.report(f"the handling of {method[:80]!r}", error)
+        finally:
+            self._bytes -= weight
+            done.set()
+            slow.release()
