@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from anyio_mcp._session.lifecycle import SessionState
@@ -35,8 +38,8 @@ async def test_the_outermost_block_owns_the_session_and_inner_ones_share_it() ->
 
 
 @in_time
-async def test_another_task_cannot_leave_for_the_owner() -> None:
-    peer = ScriptedPeer()
+async def test_another_task_cannot_leave_for_the_owner_and_ends_the_session() -> None:
+    peer = ScriptedPeer(farewell=2.0)
     client = Client(peer.transport)
     errors: list[object] = []
 
@@ -46,7 +49,9 @@ async def test_another_task_cannot_leave_for_the_owner() -> None:
     async with client:
         async with anyio.create_task_group() as tg:
             tg.start_soon(leave)
-        assert await client.ping()
+        assert peer.open_connections == 0, "ended by the time that it is refused"
+        with pytest.raises(NotConnectedError):
+            await client.ping()
     (error,) = errors
     assert isinstance(error, RuntimeError)
     assert "must be left by the task that entered it" in str(error)
@@ -240,3 +245,138 @@ async def test_guests_may_come_while_the_owner_waits() -> None:
         assert client.state is SessionState.CLOSED
     assert peer.attempts == 1
     assert peer.open_connections == 0
+
+
+# Left by the wrong task, or in another order than that of entering
+
+
+@in_time
+async def test_the_calls_of_a_session_that_another_task_has_left_say_why() -> None:
+    peer = silent_peer()
+    client = Client(peer.transport)
+    results: list[object] = []
+
+    async def leave() -> None:
+        await peer.received("tools/call")
+        results.append(await outcome(lambda: client.__aexit__(None, None, None)))
+
+    async with client, anyio.create_task_group() as tg:
+        tg.start_soon(leave)
+        results.append(await outcome(lambda: client.call_tool("echo")))
+    lost, refused = sorted(results, key=lambda each: not isinstance(each, SessionLostError))
+    assert isinstance(lost, SessionLostError)
+    assert "left by a task that had not entered it" in str(lost)
+    assert isinstance(refused, RuntimeError)
+    check_at_rest(client)
+
+
+@in_time
+async def test_a_client_whose_owner_is_gone_can_be_entered_anew() -> None:
+    peer = ScriptedPeer()
+    client = Client(peer.transport)
+    entered, left = anyio.Event(), anyio.Event()
+
+    async def owner() -> None:
+        async with client:
+            entered.set()
+            await left.wait()
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(owner)
+        await entered.wait()
+        assert isinstance(await outcome(lambda: client.__aexit__(None, None, None)), RuntimeError)
+        async with client:
+            assert await client.ping()
+            left.set()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            assert await client.ping(), "the old owner has left its own task group, not this one"
+        assert isinstance(await outcome(lambda: client.__aexit__(None, None, None)), RuntimeError)
+    assert (peer.attempts, peer.open_connections) == (2, 0)
+    check_at_rest(client)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@in_time
+async def test_the_clients_of_one_task_are_left_in_any_order(order: tuple[int, ...]) -> None:
+    peers = [ScriptedPeer(farewell=1.0) for _ in order]
+    clients = [Client(peer.transport) for peer in peers]
+    stacks = [contextlib.AsyncExitStack() for _ in order]
+    for client, stack in zip(clients, stacks, strict=True):
+        await stack.enter_async_context(client)
+    open_ones = set(order)
+    for each in order:
+        began = anyio.current_time()
+        await stacks[each].aclose()
+        assert anyio.current_time() - began == pytest.approx(1.0)
+        open_ones.remove(each)
+        assert [peer.open_connections for peer in peers] == [
+            int(number in open_ones) for number in range(len(order))
+        ]
+        for number in open_ones:
+            assert await clients[number].ping()
+    for client in clients:
+        check_at_rest(client)
+
+
+@in_time
+async def test_a_client_left_out_of_order_can_be_entered_again_before_the_other_is_left() -> None:
+    peers = [ScriptedPeer(), ScriptedPeer()]
+    first, second = (Client(peer.transport) for peer in peers)
+    await first.__aenter__()
+    await second.__aenter__()
+    for _ in range(3):
+        await first.__aexit__(None, None, None)
+        await first.__aenter__()
+        assert await first.ping()
+        assert await second.ping()
+    await second.__aexit__(None, None, None)
+    assert await first.ping()
+    await first.__aexit__(None, None, None)
+    assert [(peer.attempts, peer.open_connections) for peer in peers] == [(4, 0), (1, 0)]
+    with anyio.move_on_after(1) as scope:
+        await anyio.sleep(2)
+    assert scope.cancelled_caught, "the scopes of the task are whole"
+
+
+@in_time
+async def test_what_the_body_raises_leaves_clients_in_any_order_as_it_is() -> None:
+    peers = [ScriptedPeer(), ScriptedPeer()]
+    first, second = (Client(peer.transport) for peer in peers)
+    error = KeyError("mine")
+    await first.__aenter__()
+    await second.__aenter__()
+    assert not await first.__aexit__(KeyError, error, None)
+    assert await second.ping()
+    assert not await second.__aexit__(KeyError, error, None)
+    assert [peer.open_connections for peer in peers] == [0, 0]
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5, 2.5])
+@in_time
+async def test_cancelled_while_leaving_out_of_order_nothing_is_left(after: float) -> None:
+    peers = [ScriptedPeer(farewell=1.0), ScriptedPeer(farewell=1.0)]
+    first, second = (Client(peer.transport) for peer in peers)
+    with anyio.move_on_after(after):
+        first_stack, second_stack = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
+        async with second_stack, first_stack:
+            await first_stack.enter_async_context(first)
+            await second_stack.enter_async_context(second)
+            await first_stack.aclose()
+    assert [peer.open_connections for peer in peers] == [0, 0]
+    for client in (first, second):
+        check_at_rest(client)
+
+
+@in_time
+async def test_clients_with_a_task_group_of_the_callers_have_no_order() -> None:
+    peers = [ScriptedPeer(), ScriptedPeer()]
+    async with anyio.create_task_group() as tg:
+        supplied, own = Client(peers[0].transport, task_group=tg), Client(peers[1].transport)
+        for first, second in ((supplied, own), (own, supplied)):
+            await first.__aenter__()
+            await second.__aenter__()
+            await first.__aexit__(None, None, None)
+            assert await second.ping()
+            await second.__aexit__(None, None, None)
+    assert [peer.open_connections for peer in peers] == [0, 0]

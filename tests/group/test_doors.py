@@ -123,7 +123,9 @@ async def test_an_owned_group_must_be_left_by_the_task_that_entered_it() -> None
                     await group.__aexit__(None, None, None)
 
             tg.start_soon(leave)
-        assert await group.ping() == {"a": True}
+        assert servers["a"].open_connections == 0, "ended by the time that it is refused"
+        with pytest.raises(NotConnectedError):
+            await group.ping()
     at_rest(group, servers)
 
 
