@@ -48,6 +48,7 @@ _SECRET_FIELDS: Final = frozenset(
 _OTHER_TYPES: Final = frozenset({"dpop", "mac", "pop", "n_a"})
 _OUTAGES: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 _WORDS: Final = 200
+_SHORTEST_SECRET: Final = 5
 
 Members = Mapping[str, Any]
 
@@ -293,6 +294,8 @@ def secrets_of(outgoing: httpx2.Request) -> list[str]:
             _, _, secret = base64.b64decode(credentials).decode().partition(":")
             found.update({secret, unquote(secret)} - {""})
     spelled = {form for value in found for form in (value, quote(value, safe=""), quote_plus(value))}
+    # One of a few letters is no secret, and would be found in every word.
+    spelled = {each for each in spelled if len(each) >= _SHORTEST_SECRET}
     # The longest first: one may be a part of another.
     return sorted(spelled, key=len, reverse=True)
 

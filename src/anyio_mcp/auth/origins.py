@@ -66,7 +66,12 @@ class Origins:
             parsed = httpx2.URL(url) if len(url) <= _MAX_URL else None
         except (httpx2.InvalidURL, ValueError):
             parsed = None
-        if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host:
+        if (
+            parsed is None
+            or parsed.scheme not in ("http", "https")
+            or not parsed.host
+            or not 0 < (parsed.port or 1) < 65536
+        ):
             raise OAuthFlowError("signing in leads to something that is no URL of http or https")
         where = f"signing in leads to {visible(str(parsed))}"
         if parsed.userinfo:
