@@ -17,6 +17,7 @@ DEFAULT_CALL_SECONDS: Final = 300.0
 DEFAULT_TOTAL_SECONDS: Final = 3600.0
 DEFAULT_CLOSE_SECONDS: Final = 5.0
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_MAX_MESSAGE_VALUES: Final = 500_000
 DEFAULT_MAX_INPUT_ROUNDS: Final = 10
 
 
@@ -146,15 +147,19 @@ class Limits:
 
     * `max_message_bytes`: one message from the server, in either framing. A larger answer fails its call
       with `RequestFailedError(reason="oversized")` and the session lives on.
+    * `max_message_values`: the JSON values in one message: elements, members and containers (an empty one
+      counts as two). They are counted before anything is parsed, since a message costs far more by its
+      values than by its bytes; one with more is `oversized` as well.
     * `max_input_rounds`: how often one call may be answered by asking for input (2026-07-28). A server
       that still asks then fails its call with `RequestFailedError(reason="violation")`.
     """
 
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_message_values: int = DEFAULT_MAX_MESSAGE_VALUES
     max_input_rounds: int = DEFAULT_MAX_INPUT_ROUNDS
 
     def __post_init__(self) -> None:
-        for name in ("max_message_bytes", "max_input_rounds"):
+        for name in ("max_message_bytes", "max_message_values", "max_input_rounds"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"Limits.{name} must be an int, not {value!r}")

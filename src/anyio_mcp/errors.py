@@ -169,8 +169,9 @@ class RequestFailedError(MCPClientError):
 
     `reason` is one of: `transport` (refused, reset, cut off; see `cause`), `violation` (the answer
     was not a JSON-RPC answer to this request), `oversized` (the answer exceeded
-    `Limits.max_message_bytes`), `redirect` (a redirect that must not be followed), `sign_in` (no token
-    could be obtained; no reason for `Restart` to try again, which may mean to ask a person again).
+    `Limits.max_message_bytes` or `Limits.max_message_values`), `redirect` (a redirect that must not be
+    followed), `sign_in` (no token could be obtained; no reason for `Restart` to try again, which may mean
+    to ask a person again).
     `result` is the answer as the server sent it, if there was one and it could not be read: what a tool
     did is not lost.
     """

@@ -65,17 +65,14 @@ NO_ANSWERS: Final[Mapping[str, tuple[_Body, str | None]]] = {
     "a wrong content type": (lambda talk: answer(talk.id), "text/html"),
     "invalid JSON": (lambda talk: answer(talk.id)[:-1], JSON),
     "invalid UTF-8": (lambda talk: answer(talk.id, {"a": "?"}).replace(b"?", b"\xff"), JSON),
-    "a batch": (lambda talk: b"[" + answer(talk.id) + b"]", JSON),
     "an empty batch": (lambda talk: b"[]", JSON),
     "a bare null": (lambda talk: b"null", JSON),
-    "no `jsonrpc`": (lambda talk: json.dumps({"id": talk.id, "result": {}}).encode(), JSON),
     "`result` is null": (_message(result=None), JSON),
     "`result` is a list": (_message(result=[]), JSON),
     "neither result nor error": (_message(), JSON),
-    "both result and error": (_message(result={}, error={"code": 1, "message": "no"}), JSON),
-    "an error without a code": (_message(error={"message": "no"}), JSON),
+    "both result and error": (_message(result={"a": 1}, error={"code": 1, "message": "no"}), JSON),
     "a wrong id": (lambda talk: answer(4711), JSON),
-    "an id of another type": (lambda talk: answer(str(talk.id)), JSON),
+    "an id that can be none": (lambda talk: answer([talk.id]), JSON),
     "an error with a wrong id": (lambda talk: error_answer(4711), JSON),
     "a result with id null": (lambda talk: answer(None), JSON),
     "a notification": (lambda talk: json.dumps(NOTIFICATION).encode(), JSON),
@@ -114,6 +111,40 @@ for _status in (202, 204):
     _add_violation(f"status {_status} and no answer", body(lambda talk: b"", None, _status))
 for _fault, (_content, _kind) in NO_ANSWERS.items():
     _add_violation(_fault, body(_content, _kind))
+
+
+def _echo(**members: object) -> _Body:
+    return lambda talk: _message(**{"result": ECHO, **members})(talk)
+
+
+PLAIN: Final[Mapping[str, _Body]] = {
+    "a batch": lambda talk: b"[" + answer(talk.id, ECHO) + b"]",
+    "no `jsonrpc`": lambda talk: json.dumps({"id": talk.id, "result": ECHO}).encode(),
+    "`error` is null": _echo(error=None),
+    "all members written out": _echo(error=None, method=None, params=None),
+    "an id of another type": lambda talk: answer(str(talk.id), ECHO),
+    "an id that is a float": lambda talk: answer(float(talk.id), ECHO),
+    "a byte order mark": lambda talk: b"\xef\xbb\xbf" + answer(talk.id, ECHO),
+    "half a surrogate pair": _echo(more="\ud83d"),
+}
+for _fault, _content in PLAIN.items():
+    CELLS.add(
+        _fault,
+        "in flight",
+        Outcome(note="the result: what it means is plain"),
+        Scene(fault=body(_content, JSON)),
+    )
+for _fault, _error in (
+    ("an error without a code", {"message": "no"}),
+    ("an error that is a text", "no"),
+    ("an error whose code is a word", {"code": "NOT_FOUND", "message": "no"}),
+):
+    CELLS.add(
+        _fault,
+        "in flight",
+        answered(-32603),
+        Scene(fault=body(_message(error=_error, result=None), JSON)),
+    )
 
 _nobody = body(lambda talk: error_answer(None, -32603), JSON)
 CELLS.add("an error with id null", "in flight", answered(-32603), Scene(fault=_nobody))

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
+from anyio_mcp.config import Limits
 from anyio_mcp.transports._decode import PIECE, decoder
 from anyio_mcp.transports._headers import SessionHeaders, media_type, resumable
 from anyio_mcp.transports._httperrors import reason_of, rebuilt_error
 from anyio_mcp.transports._messages import encode_message, same_id
+from anyio_mcp.transports._reading import read_messages
 from anyio_mcp.transports._url import redact, visible
-from anyio_mcp.transports.base import Outgoing, parse_message
+from anyio_mcp.transports.base import Outgoing
 
 
 @given(st.binary(max_size=2000), st.integers(1, 50), st.sampled_from(["gzip", "deflate", "raw"]))
@@ -125,10 +127,12 @@ def test_urls_in_a_text_lose_their_secrets() -> None:
     assert redact(text) == "GET 'https://a.example/x' failed, see http://b.example/y (user@host)"
 
 
-def test_ids_of_different_types_are_different() -> None:
+def test_an_id_may_be_echoed_as_text() -> None:
     assert same_id(1, 1)
     assert same_id("a", "a")
-    assert not same_id(1, "1")
+    assert same_id(1, "1")
+    assert not same_id(1, "a")
+    assert not same_id(1, 2)
     assert not same_id(None, 1)
 
 
@@ -145,7 +149,7 @@ def test_a_message_survives_being_written(
     message: JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError,
 ) -> None:
     text = encode_message(message)
-    assert parse_message(text) == message
+    assert read_messages(text, Limits()) == [message]
     assert b'"params":null' not in text
 
 

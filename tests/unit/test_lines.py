@@ -10,15 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
+from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError
-from anyio_mcp.transports._lines import (
-    HEAD_BYTES,
-    TAIL_BYTES,
-    LineFramer,
-    Oversized,
-    answered_request,
-    read_line,
-)
+from anyio_mcp.transports._attribution import HEAD_BYTES, TAIL_BYTES, answered_request
+from anyio_mcp.transports._lines import Line, LineFramer, Oversized, read_line
+from anyio_mcp.transports._reading import Received
 from anyio_mcp.transports.base import RequestFault, Violation
 
 BOM = b"\xef\xbb\xbf"
@@ -30,6 +26,15 @@ def frame(data: bytes, limit: int = 1000, cuts: list[int] | None = None) -> list
     lines = [line for start, end in pairwise(edges) for line in framer.feed(data[start:end])]
     lines += framer.finish()
     return [line if isinstance(line, Oversized) else bytes(line) for line in lines]
+
+
+def one(line: Line, limit: int) -> Received:
+    [item] = read_line(line, Limits(max_message_bytes=limit))
+    return item
+
+
+def answered(line: Oversized) -> object:
+    return answered_request(line.head, line.tail)
 
 
 def oversized(data: bytes) -> Oversized:
@@ -108,7 +113,7 @@ def test_a_message_of_50_mb_in_small_chunks_is_one_line():
     ],
 )
 def test_a_line_that_is_a_message_is_read_as_one(line: bytes, kind: type):
-    assert isinstance(read_line(bytearray(line), 100), kind)
+    assert isinstance(one(bytearray(line), 100), kind)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_a_line_that_is_a_message_is_read_as_one(line: bytes, kind: type):
     ],
 )
 def test_a_line_that_is_no_message_is_a_short_violation_that_quotes_it(line: bytes):
-    item = read_line(bytearray(line), 10_000)
+    item = one(bytearray(line), 10_000)
     assert isinstance(item, Violation)
     assert repr(line[:5])[2:-1] in item.detail
     assert len(item.detail) <= 200
@@ -154,8 +159,8 @@ def test_the_request_that_a_line_over_the_limit_answers_is_found(message: object
         json.dumps(message, indent=1),
     ):
         line = oversized(BOM * (data[1] != " ") + data.replace("\n", " \t").encode())
-        assert answered_request(line) == request_id
-        item = read_line(line, 5)
+        assert answered(line) == request_id
+        item = one(line, 5)
         assert isinstance(item, RequestFault)
         assert item.request_id == request_id
         assert isinstance(item.error, RequestFailedError)
@@ -183,8 +188,8 @@ def test_the_request_that_a_line_over_the_limit_answers_is_found(message: object
 )
 def test_a_line_over_the_limit_that_may_not_be_an_answer_fails_nobodys_call(message: object):
     line = oversized(json.dumps(message).encode())
-    assert answered_request(line) is None
-    item = read_line(line, 5)
+    assert answered(line) is None
+    item = one(line, 5)
     assert isinstance(item, Violation)
     assert len(item.detail) <= 200
 
@@ -204,15 +209,15 @@ def test_a_line_over_the_limit_that_may_not_be_an_answer_fails_nobodys_call(mess
     ],
 )
 def test_a_line_over_the_limit_that_is_no_json_fails_nobodys_call(data: bytes):
-    assert answered_request(Oversized(data, data)) is None
+    assert answered(Oversized(data, data)) is None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_whose_answer_it_was_can_be_asked_of_any_bytes(head: bytes, tail: bytes):
-    assert answered_request(Oversized(b'{"id":1,' + head, tail)) in (None, 1)
-    answered_request(Oversized(b'{"result":' + head, b',"id":' + tail + b"}"))
+    assert answered(Oversized(b'{"id":1,' + head, tail)) in (None, 1)
+    answered(Oversized(b'{"result":' + head, b',"id":' + tail + b"}"))
 
 
 def test_an_id_at_the_end_that_cannot_be_read_is_none():
-    assert answered_request(Oversized(b'{"result":', b',"id":"\xff"}')) is None
-    assert answered_request(Oversized(b'{"result":', b',"id":"a\tb"}')) is None
+    assert answered(Oversized(b'{"result":', b',"id":"\xff"}')) is None
+    assert answered(Oversized(b'{"result":', b',"id":"a\tb"}')) is None

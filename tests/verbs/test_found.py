@@ -26,7 +26,6 @@ from anyio_mcp.client import Client
 from anyio_mcp.config import duration
 from anyio_mcp.results import ResultSchemaError
 from anyio_mcp.testing import VirtualTime
-from anyio_mcp.transports.base import parse_message
 from tests.verbs.servers import LEGACY, Era, Scripted, World, connected, text_result, tool
 
 pytestmark = pytest.mark.anyio
@@ -206,12 +205,7 @@ def test_a_progress_handler_that_cannot_be_called_is_refused_when_the_client_is_
         Client(world.server, progress_handler=handler)
 
 
-# --- transports/base.py, config.py ----------------------------------------------------------------
-
-
-def test_text_that_is_no_unicode_is_a_value_error() -> None:
-    with pytest.raises(ValueError):
-        parse_message("\ud800")
+# --- config.py ----------------------------------------------------------------
 
 
 def test_a_number_beyond_any_float_is_a_duration_or_a_value_error() -> None:

@@ -22,6 +22,7 @@ from anyio_mcp._session.inbound import Inbound
 from anyio_mcp._session.notifications import Notifications
 from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.transports._inbox import IncomingStream
 from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming, RequestFault, Violation
 
 logger = get_logger(__name__)
@@ -141,7 +142,9 @@ class Receiver:
             case JSONRPCError():
                 self.calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
             case RequestFault():
-                self.calls.reject(item.request_id, item.error)
+                known = self.calls.reject(item.request_id, item.error)
+                if not known and getattr(item.error, "reason", None) == "violation":
+                    self.violations.add(str(item.error))
 
     def _take_notification(self, item: JSONRPCNotification) -> None:
         params = item.params
@@ -180,7 +183,7 @@ class Receiver:
 
 def _at_hand(incoming: ObjectReceiveStream[Incoming]) -> Incoming | None:
     """What can be had without waiting. Streams of other makes cannot say, and are asked one by one."""
-    if isinstance(incoming, MemoryObjectReceiveStream):
+    if isinstance(incoming, MemoryObjectReceiveStream | IncomingStream):
         with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
             return incoming.receive_nowait()
     return None

@@ -12,16 +12,17 @@ from typing import final
 
 import anyio
 import httpx2
-from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
+from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._headers import SESSION_ID, Stamp, is_initialize, media_type, resumable
-from anyio_mcp.transports._messages import read_event, settles
+from anyio_mcp.transports._messages import named_request, read_event, settles, size_of
+from anyio_mcp.transports._reading import read_messages
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._wire import Wire, encode, refusal
-from anyio_mcp.transports.base import Outgoing, RequestFault, Violation, parse_message
+from anyio_mcp.transports.base import Outgoing, RequestFault, Violation
 
 
 @final
@@ -86,7 +87,7 @@ class RequestExchange:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             if is_initialize(self._outgoing):
                 await self._adopt_session(response)
-            async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+            async with Body(self._wire.http, response, self._wire.limits.max_message_bytes) as body:
                 kind = await body.kind()
                 if kind == "json":
                     await self._read_json(response, body)
@@ -130,16 +131,20 @@ class RequestExchange:
         data = await body.read()
         if not data:
             raise self._violation(f"answered with status {response.status_code} and an empty body")
-        try:
-            message = parse_message(data)
-        except ValueError as error:
-            raise self._violation(f"answered with something else: {error}") from error
-        if not isinstance(message, JSONRPCResponse | JSONRPCError):
-            raise self._violation(f"answered with a message of its own ({message.method[:80]!r})")
-        settled = settles(message, self.request.id)
-        if settled is None:
-            raise self._violation(f"answered another request ({str(message.id)[:80]!r})")
-        await self._settle(settled)
+        wrong = ""
+        for item in read_messages(data, self._wire.limits):
+            settled = settles(item, self.request.id)
+            if settled is not None:
+                await self._settle(settled)
+            elif isinstance(item, Violation):
+                wrong = f"answered with something else: {item.detail}"
+            elif isinstance(item, JSONRPCRequest | JSONRPCNotification):
+                wrong = f"answered with a message of its own ({item.method[:80]!r})"
+                await self._wire.inbox.put(item, len(data))
+            else:
+                wrong = f"answered another request ({str(named_request(item))[:80]!r})"
+        if not self._settled:
+            raise self._violation(wrong)
 
     async def _follow(self, body: Body) -> RequestFailedError | None:
         """Read a stream to its end. Returns how it broke off, None if it was ended.
@@ -148,7 +153,7 @@ class RequestExchange:
         """
         policy = self._wire.http.policy
         began = self._last_event_id
-        parser = SseParser(self._wire.max_message_bytes, last_event_id=began, retry=self._retry)
+        parser = SseParser(self._wire.limits.max_message_bytes, last_event_id=began, retry=self._retry)
         self._parser = parser
         try:
             with anyio.CancelScope() as drain:
@@ -172,23 +177,22 @@ class RequestExchange:
             # rest of the stream may break while it is left, which is not the reason.
             fault = RequestFailedError(
                 f"an event in the answer of {self._wire.http.describe} exceeds "
-                f"Limits.max_message_bytes ({self._wire.max_message_bytes})",
+                f"Limits.max_message_bytes ({self._wire.limits.max_message_bytes})",
                 reason="oversized",
             )
             await self._settle(RequestFault(self.request.id, fault))
             raise fault
-        item = read_event(event)
-        if isinstance(item, JSONRPCResponse | JSONRPCError):
-            settled = settles(item, self.request.id)
-            if self._settled:
-                item = Violation("a second answer on the stream of one request")
-            elif settled is None:
-                item = Violation("an answer to another request on the stream of this one")
-            else:
-                await self._settle(settled)
-                return
-        if item is not None:
-            await self._wire.inbox.put(item)
+        for item in read_event(event, self._wire.limits):
+            if isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
+                settled = settles(item, self.request.id)
+                if self._settled:
+                    item = Violation("a second answer on the stream of one request")
+                elif settled is None:
+                    item = Violation("an answer to another request on the stream of this one")
+                else:
+                    await self._settle(settled)
+                    continue
+            await self._wire.inbox.put(item, size_of(event))
 
     async def _resume(self, broken: Exception | None) -> Exception | None:
         """Ask for the rest of the stream, behind its last event, until the request is settled."""
@@ -206,7 +210,9 @@ class RequestExchange:
                         if response.status_code < 500:
                             return broken
                     else:
-                        async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+                        async with Body(
+                            self._wire.http, response, self._wire.limits.max_message_bytes
+                        ) as body:
                             if await body.kind() != "events":
                                 raise self._violation("resumed the stream of a request with something else")
                             broken = await self._follow(body) or broken

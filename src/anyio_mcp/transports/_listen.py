@@ -16,11 +16,11 @@ from anyio_mcp._text import get_logger
 from anyio_mcp.errors import RequestFailedError, SessionLostError
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
-from anyio_mcp.transports._messages import read_event
+from anyio_mcp.transports._messages import read_event, size_of
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser, carries_data
 from anyio_mcp.transports._url import redact
 from anyio_mcp.transports._wire import Wire, refusal
-from anyio_mcp.transports.base import Violation
+from anyio_mcp.transports.base import RequestFault, Violation
 
 logger = get_logger(__name__)
 
@@ -99,9 +99,11 @@ class Listener:
 
     async def _follow(self, response: httpx2.Response) -> bool:
         """Read the stream to its end. False if it is none."""
-        parser = SseParser(self._wire.max_message_bytes, last_event_id=self._last_event_id, retry=self._retry)
+        parser = SseParser(
+            self._wire.limits.max_message_bytes, last_event_id=self._last_event_id, retry=self._retry
+        )
         try:
-            async with Body(self._wire.http, response, self._wire.max_message_bytes) as body:
+            async with Body(self._wire.http, response, self._wire.limits.max_message_bytes) as body:
                 if await body.kind() != "events":
                     return False
                 self._served = True
@@ -115,9 +117,8 @@ class Listener:
         return True
 
     async def _on_event(self, event: SseEvent | SseOverflow) -> None:
-        item = read_event(event)
-        if isinstance(item, JSONRPCResponse | JSONRPCError):
-            # Each answer belongs on the stream of its request; here it could only be a forgery or a mistake.
-            item = Violation("an answer on the GET stream")
-        if item is not None:
-            await self._wire.inbox.put(item)
+        for item in read_event(event, self._wire.limits):
+            if isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
+                # Each answer belongs on the stream of its request; here it is a forgery or a mistake.
+                item = Violation("an answer on the GET stream")
+            await self._wire.inbox.put(item, size_of(event))

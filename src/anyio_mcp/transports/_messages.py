@@ -5,19 +5,15 @@ Must not know about connections or statuses.
 
 from __future__ import annotations
 
-from mcp.types import (
-    JSONRPCError,
-    JSONRPCMessage,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    RequestId,
-)
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
 from pydantic_core import to_json
 
+from anyio_mcp.config import Limits
 from anyio_mcp.errors import ServerError
+from anyio_mcp.transports._reading import Received, read_messages
 from anyio_mcp.transports._sse import SseEvent, SseOverflow
-from anyio_mcp.transports.base import RequestFault, Violation, parse_message
+from anyio_mcp.transports.base import RequestFault, Violation
 
 
 def encode_message(message: JSONRPCMessage) -> bytes:
@@ -30,35 +26,50 @@ def encode_message(message: JSONRPCMessage) -> bytes:
     return to_json(body)
 
 
-def read_event(
-    event: SseEvent | SseOverflow,
-) -> JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError | Violation | None:
-    """The message in an event; None for one that carries none."""
+def read_event(event: SseEvent | SseOverflow, limits: Limits) -> list[Received]:
+    """The messages in an event: mostly one, none in an event that carries none."""
     if isinstance(event, SseOverflow):
-        return Violation("an event larger than Limits.max_message_bytes")
+        return [Violation("an event larger than Limits.max_message_bytes")]
     if event.event != "message" or not event.data:
-        return None
-    try:
-        return parse_message(event.data)
-    except ValueError as error:
-        return Violation(f"an event that is no message: {error}")
+        return []
+    return read_messages(event.data, limits)
+
+
+def size_of(event: SseEvent | SseOverflow) -> int:
+    """What an event counts in an inbox, in bytes."""
+    return len(event.data) if isinstance(event, SseEvent) else 0
 
 
 def same_id(one: RequestId | None, other: RequestId | None) -> bool:
-    """Whether two ids are one: 1 is not "1"."""
-    return type(one) is type(other) and one == other
+    """Whether two ids are one. "1" is 1, since servers echo either."""
+    if one is None or other is None:
+        return one is other
+    return coerce_request_id(one) == coerce_request_id(other)
 
 
-def settles(
-    answer: JSONRPCResponse | JSONRPCError, request_id: RequestId
-) -> JSONRPCResponse | JSONRPCError | RequestFault | None:
-    """What `answer`, found in the answer to the POST of this request, means for it; None for nothing.
+def settles(item: Received, request_id: RequestId) -> JSONRPCResponse | JSONRPCError | RequestFault | None:
+    """What `item`, found in the answer to the POST of this request, means for it; None for nothing.
 
     An error without an id is the server's complaint about what it could not read, and this POST is
     all it was given to read.
     """
-    if same_id(answer.id, request_id):
-        return answer
-    if isinstance(answer, JSONRPCError) and answer.id is None:
-        return RequestFault(request_id, ServerError.from_jsonrpc_error(answer))
-    return None
+    match item:
+        case JSONRPCError(id=None):
+            return RequestFault(request_id, ServerError.from_jsonrpc_error(item))
+        case JSONRPCResponse() | JSONRPCError():
+            return item if same_id(item.id, request_id) else None
+        case RequestFault():
+            return item if same_id(item.request_id, request_id) else None
+        case _:
+            return None
+
+
+def named_request(item: Received) -> RequestId | None:
+    """The id of the request that `item` answers; None for what answers none."""
+    match item:
+        case JSONRPCResponse() | JSONRPCError():
+            return item.id
+        case RequestFault():
+            return item.request_id
+        case _:
+            return None

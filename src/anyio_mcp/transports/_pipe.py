@@ -16,7 +16,7 @@ from anyio_mcp.config import Limits
 from anyio_mcp.errors import LossReason, RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._child import END_OF_PIPE, ChildProcess
 from anyio_mcp.transports._inbox import Inbox
-from anyio_mcp.transports._lines import LineFramer, read_line
+from anyio_mcp.transports._lines import Line, LineFramer, read_line
 from anyio_mcp.transports._messages import encode_message
 from anyio_mcp.transports.base import (
     Connection,
@@ -53,7 +53,7 @@ class PipeConnection(Connection):
         "_last_traffic",
         "_left_bytes",
         "_left_seconds",
-        "_limit",
+        "_limits",
         "_reading",
         "_suspicion",
         "_waiting_since",
@@ -62,7 +62,7 @@ class PipeConnection(Connection):
 
     def __init__(self, child: ChildProcess, limits: Limits) -> None:
         self._child = child
-        self._limit = limits.max_message_bytes
+        self._limits = limits
         self._inbox = Inbox()
         self._last_traffic = self._waiting_since = anyio.current_time()
         self._reading: anyio.CancelScope | None = None
@@ -126,12 +126,10 @@ class PipeConnection(Connection):
     async def read(self) -> None:
         """Read stdout to its end: while the connection lives to hand it on, then to discard it, or a
         server that wants to exit would wait for its output to be read."""
-        framer = LineFramer(self._limit)
+        framer = LineFramer(self._limits.max_message_bytes)
         while (chunk := await self._receive()) is not None:
-            for line in framer.feed(chunk):
-                await self._inbox.put(read_line(line, self._limit))
-        for line in framer.finish():
-            await self._inbox.put(read_line(line, self._limit))
+            await self._hand_on(framer.feed(chunk))
+        await self._hand_on(framer.finish())
         if self._ended is None:
             await self._lose()
         try:
@@ -139,6 +137,11 @@ class PipeConnection(Connection):
                 await self._child.stdout.receive(CHUNK_BYTES)
         except END_OF_PIPE:
             return
+
+    async def _hand_on(self, lines: list[Line]) -> None:
+        for line in lines:
+            for item in read_line(line, self._limits):
+                await self._inbox.put(item, len(line) if isinstance(line, bytearray) else 0)
 
     def close(self) -> None:
         """Nothing is handed on any more. Does not wait."""

@@ -12,12 +12,13 @@ from typing import Final, final
 import httpx2
 from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
 
+from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
 from anyio_mcp.transports._headers import SessionHeaders, Stamp
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._messages import encode_message, same_id
-from anyio_mcp.transports.base import parse_message
+from anyio_mcp.transports._reading import read_messages
 
 # What servers on the TypeScript SDK's examples, and Python ones before they said 404, answer with a 400
 # to a session they do not know. Taken for a fault of the request, it would fail every call from then on.
@@ -32,7 +33,7 @@ class Wire:
     http: HttpRequester
     session: SessionHeaders
     inbox: Inbox
-    max_message_bytes: int
+    limits: Limits
     lose: Callable[[SessionLostError], None]
     """Ends the connection for everybody. Does not wait."""
 
@@ -52,14 +53,11 @@ async def refusal(
     if (response.status_code == 404 or denied) and stamp.in_session:
         text = f"{wire.http.describe} does not know the session any more"
         return SessionLostError(text, reason="expired", refused=unseen, cause=error)
-    try:
-        message = parse_message(body)
-    except ValueError:
-        return error
-    if not isinstance(message, JSONRPCError) or not (message.id is None or same_id(message.id, message_id)):
-        return error
-    said = message.error
-    return ServerError(said.code, said.message, said.data, cause=error)
+    for message in read_messages(body, wire.limits):
+        if isinstance(message, JSONRPCError) and (message.id is None or same_id(message.id, message_id)):
+            said = message.error
+            return ServerError(said.code, said.message, said.data, cause=error)
+    return error
 
 
 def encode(message: JSONRPCMessage) -> bytes:

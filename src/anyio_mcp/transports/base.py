@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias
 
 from anyio.abc import ObjectReceiveStream
 from mcp.types import (
@@ -34,8 +34,6 @@ from mcp.types import (
     JSONRPCResponse,
     RequestId,
 )
-from pydantic import ValidationError
-from pydantic_core import from_json
 
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import SessionLostError
@@ -148,36 +146,3 @@ class Transport(Protocol):
     def connect(self, *, timeouts: Timeouts, limits: Limits) -> AbstractAsyncContextManager[Connection]:
         """A context manager for one connection. The caller bounds the time it takes to enter."""
         ...
-
-
-def parse_message(
-    data: bytes | bytearray | str,
-) -> JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError:
-    """One JSON-RPC message from its JSON text.
-
-    Raises `ValueError` with a short reason for anything else: invalid JSON or UTF-8, a batch, no
-    `jsonrpc: "2.0"`, neither method nor result nor error. The size of the input is the caller's to
-    bound; nesting is bounded by the parser.
-    """
-    value = from_json(data.encode() if isinstance(data, str) else data)
-    if not isinstance(value, dict):
-        kind = "a batch" if isinstance(value, list) else f"a bare {type(value).__name__}"
-        raise ValueError(f"{kind} is not a JSON-RPC message")
-    message = cast("dict[str, Any]", value)
-    model: type[JSONRPCRequest | JSONRPCNotification | JSONRPCResponse | JSONRPCError]
-    if "method" in message:
-        model = JSONRPCRequest if "id" in message else JSONRPCNotification
-    elif "error" in message:
-        if "result" in message:
-            raise ValueError("a JSON-RPC answer with both result and error")
-        model = JSONRPCError
-    elif "result" in message:
-        model = JSONRPCResponse
-    else:
-        raise ValueError("a JSON object with neither method, result nor error")
-    try:
-        return model.model_validate(message, by_name=False)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"not a JSON-RPC message: {where}: {first['msg']}") from None

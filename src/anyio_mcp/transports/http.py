@@ -67,7 +67,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
             http=requester,
             session=self._session,
             inbox=self._inbox,
-            max_message_bytes=limits.max_message_bytes,
+            limits=limits,
             lose=self._lose,
         )
         self._listener: Listener | None = None

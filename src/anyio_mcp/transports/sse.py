@@ -18,33 +18,33 @@ import anyio
 import httpx2
 from anyio import lowlevel
 from anyio.abc import TaskGroup
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.types import (
     METHOD_NOT_FOUND,
     ErrorData,
     JSONRPCError,
     JSONRPCRequest,
-    JSONRPCResponse,
     RequestId,
 )
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._attribution import answered_request
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._delivery import DeliveryExchange
 from anyio_mcp.transports._headers import SessionHeaders
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import check_url
-from anyio_mcp.transports._lines import Oversized, answered_request
-from anyio_mcp.transports._messages import read_event
+from anyio_mcp.transports._messages import named_request, read_event, size_of
 from anyio_mcp.transports._post import RequestPost
+from anyio_mcp.transports._reading import Received
 from anyio_mcp.transports._sse import SseEvent, SseOverflow, SseParser
 from anyio_mcp.transports._url import DEFAULT_PORTS, visible
 from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
 from anyio_mcp.transports._wire import Wire
 from anyio_mcp.transports.base import (
     INBOX_SIZE,
-    Incoming,
     Outgoing,
     RequestFault,
     Violation,
@@ -88,7 +88,7 @@ class SseConnection(UrlConnection[RequestPost]):
         self._url = url
         self._requester = requester
         self._source = requester(url)
-        self._limit = limits.max_message_bytes
+        self._limits = limits
         self._headers = SessionHeaders()
         self._begun = False
         self._opened = anyio.Event()
@@ -167,43 +167,43 @@ class SseConnection(UrlConnection[RequestPost]):
 
     async def _follow(self, response: httpx2.Response) -> bool:
         """Read the stream to its end. False if it is none."""
-        async with Body(self._source, response, self._limit) as body:
+        limit = self._limits.max_message_bytes
+        async with Body(self._source, response, limit) as body:
             if await body.kind() != "events":
                 return False
-            async with aclosing(body.events(SseParser(self._limit))) as events:
+            async with aclosing(body.events(SseParser(limit))) as events:
                 async for event in events:
                     await self._on_event(event, str(response.request.url))
         return True
 
     async def _on_event(self, event: SseEvent | SseOverflow, base: str) -> None:
-        item: Incoming | None
+        items: list[Received]
         if isinstance(event, SseOverflow):
-            item = self._oversized(event)
+            items = [self._oversized(event)]
         elif event.event != "endpoint":
-            item = read_event(event)
+            items = read_event(event, self._limits)
         elif self._wire is None:
             self._wire = self._aim(bytes(event.data), base)
             self._opened.set()
             return
         else:
-            item = Violation("a second endpoint on one stream")
-        if isinstance(item, JSONRPCResponse | JSONRPCError) and item.id is not None:
-            self._answered(item.id)
-        if item is not None:
+            items = [Violation("a second endpoint on one stream")]
+        for item in items:
+            self._answered(named_request(item))
             if self._wire is None and self._inbox.is_full:
                 # Nobody reads before the endpoint is named: to wait for room would be to wait for ever.
                 raise self._violation(f"named no endpoint in {INBOX_SIZE} messages")
-            await self._inbox.put(item)
+            await self._inbox.put(item, size_of(event))
 
     def _oversized(self, event: SseOverflow) -> RequestFault | Violation:
         """Whose answer it was, as far as its beginning tells, or because only one is waited for."""
-        request_id = answered_request(Oversized(event.head, b""))
+        request_id = answered_request(event.head, b"")
         if request_id is None and len(self._requests) == 1:
             (request_id,) = self._requests
         if request_id is None:
             return Violation("an event larger than Limits.max_message_bytes")
-        self._answered(request_id)
-        text = f"an event of {self._source.describe} exceeds Limits.max_message_bytes ({self._limit})"
+        limit = self._limits.max_message_bytes
+        text = f"an event of {self._source.describe} exceeds Limits.max_message_bytes ({limit})"
         return RequestFault(request_id, RequestFailedError(text, reason="oversized"))
 
     def _aim(self, endpoint: bytes, base: str) -> Wire:
@@ -230,12 +230,15 @@ class SseConnection(UrlConnection[RequestPost]):
             http=self._requester(url),
             session=self._headers,
             inbox=self._inbox,
-            max_message_bytes=self._limit,
+            limits=self._limits,
             lose=self._end,
         )
 
-    def _answered(self, request_id: RequestId) -> None:
-        post = self._requests.pop(request_id, None)
+    def _answered(self, request_id: RequestId | None) -> None:
+        if request_id is None:
+            return
+        # Ours are numbers, and a server may echo them as text.
+        post = self._requests.pop(request_id, None) or self._requests.pop(coerce_request_id(request_id), None)
         if post is not None:
             post.give_up_soon()
 
