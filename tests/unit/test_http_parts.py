@@ -80,7 +80,7 @@ def test_the_version_of_a_message_goes_with_those_behind_it() -> None:
     request = Outgoing(
         JSONRPCRequest(jsonrpc="2.0", id=1, method="ping"), headers={"mcp-protocol-version": "2025-06-18"}
     )
-    assert headers.stamp(request).in_session
+    assert headers.stamp(request).session_id is not None
     answer = headers.stamp(Outgoing(JSONRPCResponse(jsonrpc="2.0", id=1, result={})))
     assert answer.headers["mcp-protocol-version"] == "2025-06-18"
     assert headers.stamp_get("7").headers["last-event-id"] == "7"

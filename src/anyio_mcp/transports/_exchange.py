@@ -12,11 +12,12 @@ from typing import final
 
 import anyio
 import httpx2
-from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
+from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
+from anyio_mcp.transports._forgotten import verdict
 from anyio_mcp.transports._headers import SESSION_ID, Stamp, is_initialize, media_type, resumable
 from anyio_mcp.transports._messages import named_request, read_event, settles, size_of
 from anyio_mcp.transports._reading import read_messages
@@ -231,6 +232,7 @@ class RequestExchange:
         )
 
     async def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
+        self._judge(item)
         # Abandoned, it has nothing to say any more: its id may belong to another request by now.
         if not self._settled and not self.scope.cancel_called:
             self._settled = True
@@ -240,6 +242,17 @@ class RequestExchange:
                 self._settled = False  # its fault is due
                 raise
             self._done(self)
+
+    def _judge(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
+        """An error that a server answers which does not know the session is this request's; the next one is
+        made in a session of its own."""
+        said = getattr(item, "error", None)
+        session_id = self.stamp.session_id
+        if session_id is None or not isinstance(said, ErrorData | ServerError) or self._settled:
+            return
+        if verdict(session_id, code=said.code, text=said.message) != "known":
+            cause = said if isinstance(said, ServerError) else ServerError(said.code, said.message, said.data)
+            self._wire.doubt(self._wire.forgotten(cause))
 
     def _violation(self, what: str) -> RequestFailedError:
         return RequestFailedError(

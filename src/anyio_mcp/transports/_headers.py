@@ -40,9 +40,9 @@ class Stamp:
     modern: bool
 
     @property
-    def in_session(self) -> bool:
-        """Whether a 404 to this request means that the session is gone."""
-        return SESSION_ID in self.headers
+    def session_id(self) -> str | None:
+        """The session that the request was made in; a 404 to it means that it is gone."""
+        return self.headers.get(SESSION_ID)
 
 
 @final

@@ -29,6 +29,12 @@ class HttpPolicy:
     expiry_seconds: float = 0.25
     """Once a session has expired: for requests under way to get the answers they can still get."""
 
+    doubt_seconds: float = 5.0
+    """The same, where it is only likely that the session has expired."""
+
+    refusal_seconds: float = 0.05
+    """How long messages are turned away unsent before such a session ends."""
+
     release_seconds: float = 1.0
     """Closing sockets. Immediate in practice; a bound because it is shielded."""
 

@@ -4,25 +4,21 @@ a refusal means. Must not know how an exchange goes on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 import httpx2
 from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.transports._forgotten import verdict
 from anyio_mcp.transports._headers import SessionHeaders, Stamp
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._messages import encode_message, same_id
 from anyio_mcp.transports._reading import read_messages
-
-# What servers on the TypeScript SDK's examples, and Python ones before they said 404, answer with a 400
-# to a session they do not know. Taken for a fault of the request, it would fail every call from then on.
-_NO_SESSION: Final = re.compile(rb"\b(no valid|invalid|invalid or missing|unknown) session\b", re.IGNORECASE)
 
 
 @final
@@ -36,6 +32,12 @@ class Wire:
     limits: Limits
     lose: Callable[[SessionLostError], None]
     """Ends the connection for everybody. Does not wait."""
+    doubt: Callable[[SessionLostError], None]
+    """Lets nothing more be sent in it; it ends with the next message. Does not wait."""
+
+    def forgotten(self, cause: Exception, *, refused: bool = False) -> SessionLostError:
+        text = f"{self.http.describe} does not know the session any more"
+        return SessionLostError(text, reason="expired", refused=refused, cause=cause)
 
 
 async def refusal(
@@ -49,12 +51,25 @@ async def refusal(
     """What a status that is no success means: the end of the session, the server's own error in its
     body, or the status itself. `unseen`: it answers the message itself, not the wait for its answer."""
     error, body = await wire.http.status_error(response)
-    denied = response.status_code == 400 and unseen and _NO_SESSION.search(body) is not None
-    if (response.status_code == 404 or denied) and stamp.in_session:
-        text = f"{wire.http.describe} does not know the session any more"
-        return SessionLostError(text, reason="expired", refused=unseen, cause=error)
-    for message in read_messages(body, wire.limits):
-        if isinstance(message, JSONRPCError) and (message.id is None or same_id(message.id, message_id)):
+    errors = [one for one in read_messages(body, wire.limits) if isinstance(one, JSONRPCError)]
+    if stamp.session_id is not None:
+        if not unseen:
+            # To a message nobody answers, or to a GET, only what the specification says is the end.
+            if response.status_code == 404:
+                return wire.forgotten(error)
+        else:
+            code, text = None, body.decode(errors="replace")
+            if errors:
+                code, text = errors[0].error.code, errors[0].error.message
+            match verdict(stamp.session_id, status=response.status_code, code=code, text=text):
+                case "forgotten":
+                    return wire.forgotten(error, refused=True)
+                case "doubtful":
+                    wire.doubt(wire.forgotten(error))
+                case "known":
+                    pass
+    for message in errors:
+        if message.id is None or same_id(message.id, message_id):
             said = message.error
             return ServerError(said.code, said.message, said.data, cause=error)
     return error

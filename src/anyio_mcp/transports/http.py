@@ -69,10 +69,13 @@ class HttpConnection(UrlConnection[RequestExchange]):
             inbox=self._inbox,
             limits=limits,
             lose=self._lose,
+            doubt=self._doubt,
         )
         self._listener: Listener | None = None
         self._lost: SessionLostError | None = None
         """The session has expired; requests under way may still be answered."""
+        self._doubted: SessionLostError | None = None
+        """It has probably expired: it ends with the first message that would be sent in it."""
         self._settled = anyio.Event()
 
     @property
@@ -87,8 +90,10 @@ class HttpConnection(UrlConnection[RequestExchange]):
         await lowlevel.checkpoint()
         if self._turned_away(outgoing):
             return
-        if self._lost is not None:
-            await self._refuse(outgoing, self._lost)
+        lost = self._lost or self._doubted
+        if lost is not None:
+            await self._refuse(outgoing, lost)
+            self._lose(lost)
             return
         stamp = self._session.stamp(outgoing)
         message = outgoing.message
@@ -135,12 +140,16 @@ class HttpConnection(UrlConnection[RequestExchange]):
 
     @property
     def _expired(self) -> bool:
-        return self._lost is not None and self._lost.reason == "expired"
+        return self._lost is not None and self._lost.reason == "expired" and self._doubted is None
 
     def _listen(self) -> None:
         if self._session.session_id is not None and self._listener is None and not self._session.modern:
             self._listener = Listener(self._wire)
             self._start(self._listener.run, "anyio_mcp http listener")
+
+    def _doubt(self, error: SessionLostError) -> None:
+        if self._ended is None and self._lost is None and self._doubted is None:
+            self._doubted = SessionLostError(str(error), reason=error.reason, cause=error.cause)
 
     def _lose(self, error: SessionLostError) -> None:
         if self._ended is None and self._lost is None:
@@ -151,7 +160,14 @@ class HttpConnection(UrlConnection[RequestExchange]):
     async def _end_soon(self, error: SessionLostError) -> None:
         # Each request under way learns from its own answer whether the server has looked at it, which
         # decides whether it may be sent again. One that gets none in time is lost with the session.
-        with anyio.move_on_after(self._wire.http.policy.expiry_seconds):
+        policy = self._wire.http.policy
+        seconds = policy.expiry_seconds
+        if self._doubted is not None:
+            # What is sent at the same time as the first message that is refused is to be refused as well: it
+            # may be sent again, which is not known of what is lost.
+            await anyio.sleep(policy.refusal_seconds)
+            seconds = policy.doubt_seconds
+        with anyio.move_on_after(seconds):
             while self._requests:
                 self._settled = anyio.Event()
                 await self._settled.wait()

@@ -232,6 +232,7 @@ class SseConnection(UrlConnection[RequestPost]):
             inbox=self._inbox,
             limits=self._limits,
             lose=self._end,
+            doubt=self._end,
         )
 
     def _answered(self, request_id: RequestId | None) -> None:
