@@ -15,6 +15,13 @@ from typing import Any, Final, cast, final
 from urllib.parse import urlsplit
 
 from mcp import MCPError
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+)
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -30,6 +37,24 @@ MAX_URI: Final = 2048
 """Characters of a URI on a span."""
 
 _trace_context = TraceContextTextMapPropagator()
+MAX_NAMES: Final = 1000
+MAX_NAME_LENGTH: Final = 200
+"""Names of tools and prompts that metrics tell apart in this process, and the characters of one."""
+
+_names: Final[set[str]] = set()
+
+_CODES: Final = frozenset(
+    {
+        PARSE_ERROR,
+        INVALID_REQUEST,
+        METHOD_NOT_FOUND,
+        INVALID_PARAMS,
+        INTERNAL_ERROR,
+        *range(-32099, -31999),
+    }
+)
+"""Error codes that metrics tell apart: those of JSON-RPC, and those it leaves to protocols such as MCP."""
+
 _tracer = trace.get_tracer("anyio_mcp")
 _durations = metrics.get_meter("anyio_mcp").create_histogram(
     "mcp.client.operation.duration",
@@ -109,7 +134,7 @@ def operation(
     # URIs are as many as there are resources: too many for a metric, or for the name of a span.
     named = target is not None and method in _NAMED
     if target is not None and method in _NAMED:
-        measurement.attributes[_NAMED[method]] = target
+        measurement.attributes[_NAMED[method]] = _bounded(target)
     started = time.perf_counter()
     try:
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
@@ -137,6 +162,9 @@ def _in_span(name: str, measurement: Measurement, extra: dict[str, str]) -> Gene
             yield measurement
         except BaseException as error:
             measurement.error = _error_attributes(error)
+            if isinstance(error, MCPError):
+                # A span is no time series: here it is what the server sent.
+                span.set_attribute("rpc.response.status_code", str(error.code))
             raise
         finally:
             span.set_attributes(measurement.attributes)
@@ -155,8 +183,21 @@ def _without_secrets(uri: str) -> str:
 
 def _error_attributes(error: BaseException) -> dict[str, AttributeValue]:
     if isinstance(error, MCPError):
+        # A server may send any number, and each would be a time series of its own.
+        if error.code not in _CODES:
+            return {"error.type": "_OTHER"}
         return {"error.type": str(error.code), "rpc.response.status_code": str(error.code)}
     return {"error.type": type(error).__qualname__}
+
+
+def _bounded(name: str) -> str:
+    """`name` as a label of a metric; `_OTHER` for those past the bound, so that a program which calls what
+    servers list makes no time series without end."""
+    if name not in _names:
+        if len(_names) >= MAX_NAMES or len(name) > MAX_NAME_LENGTH:
+            return "_OTHER"
+        _names.add(name)
+    return name
 
 
 def record_session(

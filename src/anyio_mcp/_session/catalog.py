@@ -7,12 +7,14 @@ by the caller who needs it, and shared by all who need it meanwhile.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, final
 
 import anyio
 from mcp import MCPError
 from mcp.types import ListToolsResult, PaginatedRequestParams, PaginatedResult, Tool
+from pydantic_core import PydanticSerializationError, to_json
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp._text import get_logger
@@ -22,6 +24,12 @@ logger = get_logger(__name__)
 
 MAX_PAGES: Final = 250
 """Pages one listing may have."""
+
+MAX_WEIGHT: Final = 128 * 1024 * 1024
+"""Bytes that the pages of one listing may take in memory, about."""
+
+_VALUE_BYTES: Final = 30
+"""What a JSON value takes in memory beside its text, about."""
 
 _Page = TypeVar("_Page", bound=PaginatedResult)
 
@@ -89,7 +97,7 @@ class ToolCatalog:
         except MCPError as error:
             logger.debug("the server does not list its tools: %s", error)
         except RequestFailedError as error:
-            if error.reason != "violation":
+            if error.reason not in ("violation", "oversized"):
                 raise
             logger.warning("the server's list of tools is of no use: %s", error)
         return []
@@ -106,10 +114,11 @@ async def all_pages(
 ) -> list[_Page]:
     """The pages of a listing, one request each.
 
-    Raises `RequestFailedError` (`violation`) when the server repeats a cursor or goes on past
-    `max_pages`: half a list that looks whole would be worse.
+    Raises `RequestFailedError` when the server repeats a cursor or goes on past `max_pages` (`violation`),
+    or sends more than fits into memory (`oversized`): half a list that looks whole would be worse.
     """
     pages: list[_Page] = []
+    weight = 0
     seen: set[str] = set()
     cursor: str | None = None
     while len(pages) < max_pages:
@@ -118,7 +127,22 @@ async def all_pages(
         cursor = page.next_cursor
         if cursor is None:
             return pages
+        weight += _weight(page)
+        if weight > MAX_WEIGHT:
+            raise RequestFailedError(
+                f"the server's listing is too large: more than {len(pages)} pages", reason="oversized"
+            )
         if cursor in seen:
             raise RequestFailedError("the server's listing repeats a cursor", reason="violation")
         seen.add(cursor)
     raise RequestFailedError(f"the server's listing has more than {max_pages} pages", reason="violation")
+
+
+def _weight(page: PaginatedResult) -> int:
+    """What a page takes in memory, estimated from its text: an empty list of two bytes takes thirty times
+    that."""
+    try:
+        text = to_json(page, inf_nan_mode="constants")
+    except PydanticSerializationError:  # a lone surrogate, which JSON cannot hold
+        text = pickle.dumps(page)
+    return len(text) + _VALUE_BYTES * (text.count(b",") + text.count(b"[") + text.count(b"{"))

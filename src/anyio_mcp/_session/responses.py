@@ -15,11 +15,12 @@ from typing import Any, Final, Literal, TypeVar, final
 import anyio
 import anyio.lowlevel
 from mcp import MCPError
-from mcp.client import CacheConfig, CacheEntry, CacheKey, CacheMode, InMemoryResponseCacheStore
+from mcp.client import CacheConfig, CacheEntry, CacheKey, CacheMode
 from mcp.types import INVALID_PARAMS, CacheableResult
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from anyio_mcp._session.errands import Errands
+from anyio_mcp._session.kept import MemoryStore
 from anyio_mcp._session.watchdog import current_deadline
 from anyio_mcp._text import get_logger
 
@@ -44,6 +45,8 @@ class _Fetch:
     """A result on its way. What changes meanwhile makes it too old to keep."""
 
     outdated: bool = False
+    superseded: bool = False
+    """One that was asked for later has brought its result already, which must not be replaced."""
 
 
 @final
@@ -62,7 +65,7 @@ class ResponseCache:
         # A store of ours holds bytes: made into a new object for everybody who is served, in a tenth of
         # the time that a deep copy takes. A user's store is promised the results themselves.
         self._own = config.store is None
-        self._store = config.store or InMemoryResponseCacheStore()
+        self._store = config.store or MemoryStore()
         self._server = server
         self._version = version
         self._errands = errands
@@ -72,6 +75,11 @@ class ResponseCache:
         self._off = False
         self.hits = 0
 
+    @property
+    def is_shared(self) -> bool:
+        """Other sessions may have stored what is served to this one."""
+        return not self._own
+
     async def fetch(
         self, method: str, params: str, mode: CacheMode, send: Callable[[], Awaitable[_Result]]
     ) -> _Result:
@@ -79,9 +87,14 @@ class ResponseCache:
 
         `params` tells results of one method apart. A store that fails costs nothing but its use.
         """
-        if mode == "bypass":
-            return await send()
         topic = (method, params)
+        if mode == "bypass":
+            result = await send()
+            kept = await self._read(topic)
+            if kept is not None and kept != result:
+                # The caller knows better by now; nobody is served what is older than that.
+                self.forget(*topic)
+            return result
         if mode == "use":
             kept: _Result | None = await self._read(topic)
             if kept is not None:
@@ -91,7 +104,13 @@ class ResponseCache:
         self._fetches.setdefault(topic, []).append(fetch)
         try:
             result = await send()
-            if isinstance(result, CacheableResult) and not fetch.outdated:
+            if not isinstance(result, CacheableResult):
+                # Input is asked for. What comes of that is not kept, and newer than what is.
+                self.forget(*topic)
+            elif not fetch.outdated and not fetch.superseded:
+                fetches = self._fetches[topic]
+                for earlier in fetches[: fetches.index(fetch)]:
+                    earlier.superseded = True
                 await self._write(topic, result, fetch)
         finally:
             self._fetches[topic].remove(fetch)
@@ -186,10 +205,15 @@ class ResponseCache:
         return CacheKey(topic[0], topic[1], json.dumps(parts))
 
     def _freeze(self, result: CacheableResult) -> Any:
-        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL) if self._own else result.model_copy(deep=True)
+        frozen = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+        return frozen if self._own else pickle.loads(frozen)
 
     def _thaw(self, value: Any) -> Any:
-        return pickle.loads(value) if self._own else value.model_copy(deep=True)
+        if self._own:
+            return pickle.loads(value)
+        if not isinstance(value, CacheableResult):
+            raise TypeError(f"the store holds no result of this library but {type(value).__name__}")
+        return pickle.loads(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
 def _patience() -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 import anyio
 from mcp import ClientSession
@@ -55,6 +56,9 @@ from anyio_mcp.settings import Callbacks
 _Result = TypeVar("_Result")
 _ReadT = TypeVar("_ReadT", bound=BaseModel)
 
+_served: ContextVar[ListToolsResult | None] = ContextVar("anyio_mcp_served", default=None)
+"""A list of tools that was kept, while the SDK's session takes it for the answer to its request."""
+
 OpenResponses = Callable[[Callable[[], str | None], Errands], ResponseCache | None]
 """Makes the kept results of a session, from its protocol version and its errands; None keeps none."""
 
@@ -97,7 +101,6 @@ class TypedSession(ClientSession):
             self.catalog, lambda: list_all_tools(self.tools_page("refresh")), strict=strict_schemas
         )
         self._responses = responses(lambda: self.protocol_version, dispatcher.errands)
-        self._has_listed = False
         # Not in handlers: those run behind what has arrived, and a result that came after the change
         # must not be held against what was there before it.
         dispatcher.observers.update(
@@ -125,6 +128,9 @@ class TypedSession(ClientSession):
 
         Raises `RequestFailedError` (`violation`), which carries the answer, for one that cannot.
         """
+        served = _served.get()
+        if served is not None:
+            return cast("_ReadT", served)
         answer = Answer()
         token = current_answer.set(answer)
         try:
@@ -195,16 +201,23 @@ class TypedSession(ClientSession):
         """One page of tools. From the SDK's session, which learns schemas and headers from what it lists."""
 
         async def list_page(params: PaginatedRequestParams | None) -> ListToolsResult:
-            # What another session has listed, this one must once have listed as well.
-            chosen = mode if self._has_listed or mode == "bypass" else "refresh"
-            page = await self.cached(
-                "tools/list",
-                partial(self.list_tools, params=params),
-                cursor=None if params is None else params.cursor,
-                mode=chosen,
-            )
-            self._has_listed = True
-            return page
+            asked = False
+
+            async def ask() -> ListToolsResult:
+                nonlocal asked
+                asked = True
+                return await self.list_tools(params=params)
+
+            cursor = None if params is None else params.cursor
+            page = await self.cached("tools/list", ask, cursor=cursor, mode=mode)
+            if asked or self._responses is None or not self._responses.is_shared:
+                return page
+            # Another session has listed it: the SDK's session learns from it as from an answer.
+            token = _served.set(page)
+            try:
+                return await self.list_tools(params=params)
+            finally:
+                _served.reset(token)
 
         return list_page
 
