@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.types import HEADER_MISMATCH, CallToolRequestParams, ListToolsResult, TextContent
 
 from anyio_mcp.client import Client
-from anyio_mcp.errors import DeadlineExceededError
+from anyio_mcp.errors import DeadlineExceededError, ServerError
 from anyio_mcp.results import CallToolResult, ResultSchemaError
-from anyio_mcp.testing import VirtualTime
-from tests.verbs.servers import MODERN, Era, Scripted, connected, text_result, tool
+from anyio_mcp.testing import PeerRequest, ScriptedPeer, VirtualTime
+from tests.verbs.servers import Era, Scripted, connected, text_result, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -275,50 +276,65 @@ def connected_for_long(server: Scripted, era: Era) -> Any:
 # --- arguments that must be repeated in headers (2026-07-28) --------------------------------------
 
 
-class Strict(Scripted):
-    """A server that refuses calls whose headers it misses, so many times."""
+class Strict:
+    """A peer that refuses so many calls: for their headers with status 400, as an HTTP server does, or with
+    the same error from a tool that has run."""
 
-    def __init__(self, refusals: int) -> None:
-        super().__init__()
-        self.tools = [tool("x")]
+    def __init__(self, refusals: int, *, status: int | None = 400, era: Any = "modern") -> None:
         self.refusals = refusals
+        self.status = status
+        self.peer = ScriptedPeer(era=era)
+        self.peer.on("tools/call", self.calling)
+        listed = {"name": "x", "inputSchema": SCHEMA, "outputSchema": SCHEMA}
+        self.peer.on("tools/list", {"tools": [listed]})
 
-    async def calling(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> Any:
-        if self.refusals:
-            self.refusals -= 1
-            raise MCPError(HEADER_MISMATCH, "Mcp-Param-Region is missing")
-        return text_result("done", {"n": 1})
+    def calling(self, request: PeerRequest) -> Any:
+        if not self.refusals:
+            return {"content": [], "structuredContent": {"n": 1}}
+        self.refusals -= 1
+        cause = None
+        if self.status is not None:
+            asked = httpx2.Request("POST", "http://127.0.0.1/mcp")
+            cause = httpx2.HTTPStatusError(
+                "no", request=asked, response=httpx2.Response(self.status, request=asked)
+            )
+        error = ServerError(HEADER_MISMATCH, "Mcp-Param-Region is missing", cause=cause)
+        request.fault(error)
+        return None
+
+    def seen(self) -> list[str]:
+        return [request.method for request in self.peer.requests if request.method.startswith("tools/")]
 
 
 async def test_a_call_refused_for_its_headers_is_sent_once_more_after_a_listing() -> None:
     server = Strict(refusals=1)
-    async with connected(server.server, MODERN) as client:
+    async with Client(server.peer.transport) as client:
         result = await client.call_tool("x", {"a": 1})
         assert result.structured_content == {"n": 1}
-    assert [method for method, _ in server.log.seen if method.startswith("tools/")] == [
-        "tools/call",
-        "tools/list",
-        "tools/call",
-    ]
-    assert [params["arguments"] for params in server.log.params("tools/call")] == [{"a": 1}, {"a": 1}]
+        await client.call_tool("x")
+    # The listing serves the schema as well.
+    assert server.seen() == ["tools/call", "tools/list", "tools/call", "tools/call"]
 
 
 async def test_a_call_refused_again_is_not_sent_a_third_time() -> None:
     server = Strict(refusals=5)
-    async with connected(server.server, MODERN) as client:
+    async with Client(server.peer.transport) as client:
         with pytest.raises(MCPError, match="Mcp-Param-Region") as caught:
             await client.call_tool("x")
     assert caught.value.code == HEADER_MISMATCH
-    assert (server.log.count("tools/call"), server.log.count("tools/list")) == (2, 1)
+    assert server.seen() == ["tools/call", "tools/list", "tools/call"]
 
 
-async def test_a_listing_made_for_the_headers_serves_the_schema_as_well() -> None:
-    server = Strict(refusals=1)
-    server.tools = [tool("x", SCHEMA)]
-    async with connected(server.server, MODERN) as client:
-        await client.call_tool("x")
-        await client.call_tool("x")
-    assert server.log.count("tools/list") == 1
+@pytest.mark.parametrize(
+    ("era", "status"), [("legacy", None), ("legacy", 400), ("modern", None), ("modern", 200), ("modern", 500)]
+)
+async def test_a_tool_that_fails_as_a_refusal_would_does_not_run_twice(era: str, status: int | None) -> None:
+    server = Strict(refusals=1, status=status, era=era)
+    async with Client(server.peer.transport) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.call_tool("x")
+    assert caught.value.code == HEADER_MISMATCH
+    assert server.seen() == ["tools/call"]
 
 
 async def test_any_other_refusal_is_not_sent_again(era: Era) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NoReturn, TypeAlias, cast
 
 from mcp import MCPError
@@ -16,6 +17,7 @@ from mcp.types import (
     RequestParamsMeta,
 )
 from mcp.types import CallToolResult as RawToolResult
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
 from anyio_mcp._session.catalog import list_all_tools
@@ -73,7 +75,7 @@ def tool_call(
             try:
                 answer = await ask()
             except MCPError as error:
-                if error.code != HEADER_MISMATCH:
+                if not _refused_for_headers(session, error):
                     raise
                 # The server wants arguments repeated in headers that only the tool's schema names; it
                 # has refused before running anything (2026-07-28, HTTP headers).
@@ -110,6 +112,14 @@ def pins_a_version(meta: Mapping[str, Any] | None, arguments: Mapping[str, Any] 
 
 def _members(value: object) -> Iterable[object]:
     return cast("Mapping[str, object]", value).values() if isinstance(value, Mapping) else ()
+
+
+def _refused_for_headers(session: TypedSession, error: MCPError) -> bool:
+    """Whether the server has looked at no more than the headers: it says so by status 400. With any other,
+    and where there are no headers, the error is a tool's own, and the tool has run."""
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    modern = session.protocol_version in MODERN_PROTOCOL_VERSIONS
+    return error.code == HEADER_MISMATCH and modern and status == HTTPStatus.BAD_REQUEST
 
 
 def present(raw: RawToolResult, result: CallToolResult[Any], *, raise_on_error: bool) -> CallToolResult[Any]:

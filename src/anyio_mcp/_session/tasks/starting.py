@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 from mcp import MCPError
 from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
-from mcp.types import METHOD_NOT_FOUND, Request, Result
+from mcp.types import METHOD_NOT_FOUND, Request, Result, Tool
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -73,8 +73,9 @@ async def send_or_start(
         try:
             return await _send_augmented(session, request, answer, wish, on_progress)
         except MCPError as error:
-            # How a server refuses to make a task of something it can do at once. It has run nothing.
-            if error.code != METHOD_NOT_FOUND:
+            # How a server refuses to make a task of something it can do at once: it has run nothing. Where
+            # it offers to make tasks of this tool, the error is the tool's own, and the tool has run.
+            if error.code != METHOD_NOT_FOUND or _offers_tasks(session, request, name):
                 raise
     return await session.send_request(request, answer, progress_callback=on_progress)
 
@@ -101,6 +102,15 @@ def _is_task_only(session: TypedSession, request: Request[Any, Any], name: str) 
     return tool is not None and tool.execution is not None and tool.execution.task_support == "required"
 
 
+def _offers_tasks(session: TypedSession, request: Request[Any, Any], name: str) -> bool:
+    tool = session.catalog.known(name) if request.method == "tools/call" else None
+    return tool is not None and _supports_tasks(tool)
+
+
+def _supports_tasks(tool: Tool) -> bool:
+    return tool.execution is not None and tool.execution.task_support in ("optional", "required")
+
+
 async def _takes_tasks(
     session: TypedSession, request: Request[Any, Any], name: str, deadline: CallDeadline
 ) -> bool:
@@ -125,6 +135,4 @@ async def _takes_tasks(
     # A client must not even ask for what the listing does not offer: servers refuse it in ways that
     # cannot be told from a failure of the tool.
     tool = await session.catalog.find(name, deadline)
-    return tool is None or (
-        tool.execution is not None and tool.execution.task_support in ("optional", "required")
-    )
+    return tool is None or _supports_tasks(tool)
