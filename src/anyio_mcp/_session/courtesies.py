@@ -14,6 +14,7 @@ from typing import Final, final
 import anyio
 from mcp.types import INVALID_REQUEST, ErrorData, JSONRPCError, JSONRPCNotification, RequestId
 
+from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._text import get_logger
 
 logger = get_logger(__name__)
@@ -36,8 +37,9 @@ _Courtesy = JSONRPCError | JSONRPCNotification
 class Courtesies:
     """The courtesies of one session. Asking for one never waits, so that a cancelled task can."""
 
-    def __init__(self, deliver: Callable[[_Courtesy], Awaitable[None]]) -> None:
+    def __init__(self, deliver: Callable[[_Courtesy], Awaitable[None]], bugs: Bugs) -> None:
         self._deliver = deliver
+        self._bugs = bugs
         self._waiting: deque[_Courtesy] = deque()
         self._refusals = 0
         self._wanted = anyio.Event()
@@ -62,7 +64,13 @@ class Courtesies:
         """Send them, until cancelled."""
         while True:
             while self._waiting:
-                await self._send(self._waiting.popleft())
+                message = self._waiting.popleft()
+                try:
+                    await self._send(message)
+                except Exception as error:
+                    self._bugs.report("a courtesy to the server", error)
+                if isinstance(message, JSONRPCError):
+                    self._refusals -= 1
             self._wanted = anyio.Event()
             await self._wanted.wait()
 
@@ -72,9 +80,6 @@ class Courtesies:
                 await self._deliver(message)
         except Exception as error:  # the transport's or the session's word: nothing depends on it
             logger.debug("the server was not told: %s", error)
-        finally:
-            if isinstance(message, JSONRPCError):
-                self._refusals -= 1
 
     def _put(self, message: _Courtesy) -> None:
         self._waiting.append(message)

@@ -55,7 +55,7 @@ from anyio_mcp._session.watchdog import (
 )
 from anyio_mcp._text import get_logger
 from anyio_mcp.config import Timeouts
-from anyio_mcp.errors import DeadlineExceededError, RequestFailedError
+from anyio_mcp.errors import DeadlineExceededError, RequestFailedError, SessionLostError
 from anyio_mcp.telemetry import inject_trace_context
 from anyio_mcp.transports.base import Connection, Outgoing
 
@@ -116,7 +116,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self.errands = Errands()
         self.slots = HandlerSlots()
         self.notifications = Notifications(lambda: RequestContext(self), self.bugs)
-        self.courtesies = Courtesies(lambda message: self._deliver(message, {}))
+        self.courtesies = Courtesies(lambda message: self._deliver(message, {}), self.bugs)
         self.on_unclaimed: Callable[[dict[str, Any]], None] = lambda result: None
         """Called with a result that came too late for its caller. It must not wait."""
         self.refused_requests = 0
@@ -402,23 +402,31 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         # The reader stays open until the session is over: closed when this task is cancelled, it would
         # tell callers of a broken stream before anybody has told them why.
         async for outgoing, call in self._outbox_reader:
-            if call is not None:
-                if not self._calls.is_waiting(call.request_id):
-                    continue  # its caller left while it was queued
-                call.written = True
             try:
-                await self._connection.send(outgoing)
+                await self._write_one(outgoing, call)
             except Exception as error:  # of a connection that breaks its contract
                 self.bugs.report("the sending of a message", error)
                 text = f"the message could not be sent: {type(error).__name__}: {error}"
-                failure = RequestFailedError(text, reason="transport", cause=error)
-                if outgoing.receipt is not None:
-                    outgoing.receipt(failure)
-                elif call is not None:
-                    self._calls.reject(call.request_id, failure)
-            else:
-                if call is not None:
-                    call.sent_at = anyio.current_time()
+                self._not_sent(outgoing, call, RequestFailedError(text, reason="transport", cause=error))
+
+    async def _write_one(self, outgoing: Outgoing, call: PendingCall | None) -> None:
+        if call is None:
+            await self._connection.send(outgoing)
+        elif self._calls.is_waiting(call.request_id):  # or its caller has left while it was queued
+            call.written = True
+            await self._connection.send(outgoing)
+            call.sent_at = anyio.current_time()
+
+    def _not_sent(self, outgoing: Outgoing, call: PendingCall | None, failure: Exception) -> None:
+        """Tell who waits for the delivery, or for the answer."""
+        try:
+            if outgoing.receipt is not None:
+                outgoing.receipt(failure)
+            elif call is not None:
+                self._calls.reject(call.request_id, failure)
+        except Exception as error:
+            self.bugs.report("telling of a message that was not sent", error)
+            self._end(SessionLostError(f"the session broke: {error!r}", reason="closed", cause=error))
 
     def close(self) -> None:
         """Release the streams. Called once nothing runs any more, so it never waits."""

@@ -180,14 +180,18 @@ class Inbound:
             handling.scope.cancel()
 
     async def _handle(self, request: JSONRPCRequest, handling: _Handling) -> None:
+        try:
+            await self._answer_within(request, handling)
+        except Exception as error:  # the handlers and the transport are contained where they are called
+            self._bugs.report(f"the handling of {request.method[:80]!r}", error)
+
+    async def _answer_within(self, request: JSONRPCRequest, handling: _Handling) -> None:
         answer: _Answer | None = None
         try:
             with handling.scope:
                 answer = await self._answer(request, handling.context)
             if answer is not None:
                 await self._dispatcher.deliver_answer(answer)
-        except Exception as error:  # the handlers and the transport are contained where they are called
-            self._bugs.report(f"the handling of {request.method[:80]!r}", error)
         finally:
             # Only now: an answer that waits to be taken counts, or a server that asks and does not
             # read would pile them up.

@@ -113,7 +113,13 @@ class Notifications:
                 while True:
                     while self._queue:
                         await self._wait_for_room(slow)
-                        await self._turn(tasks, slow)
+                        notification = self._queue.popleft()
+                        try:
+                            await self._turn(notification, tasks, slow)
+                        except Exception as error:
+                            self._bugs.report(f"the turn of {notification[0][:80]!r}", error)
+                        del notification
+                        self._pass_on()
                     if self._closed:
                         break
                     self._arrived = anyio.Event()
@@ -132,11 +138,12 @@ class Notifications:
             await slow.acquire()
             self._holds_up = False
 
-    async def _turn(self, tasks: anyio.abc.TaskGroup, slow: anyio.Semaphore) -> None:
-        method, params, weight = self._queue.popleft()
+    async def _turn(
+        self, notification: _Notification, tasks: anyio.abc.TaskGroup, slow: anyio.Semaphore
+    ) -> None:
+        method, params, weight = notification
         done = anyio.Event()
         tasks.start_soon(self._notify, method, params, weight, done, slow, name=f"anyio_mcp {method[:40]}")
-        del params
         for _ in range(_STEPS):
             await anyio.lowlevel.checkpoint()
             if done.is_set():
@@ -146,6 +153,9 @@ class Notifications:
             with anyio.move_on_after(TURN):
                 await done.wait()
             self._holds_up = False
+
+    def _pass_on(self) -> None:
+        """The turn of one more is over: its callers go on."""
         self._turns += 1
         while self._behind and self._behind[0][0] <= self._turns:
             self._behind.popleft()[1].set()

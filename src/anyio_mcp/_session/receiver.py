@@ -130,6 +130,8 @@ class Receiver:
                 self.inbound.refuse(item, "the client could not handle this")
         except Exception as error:
             self.bugs.report("telling of a bug", error)
+            if request_id is None:
+                return  # the server's affair alone
             self.end(SessionLostError(f"the session broke: {bug!r}", reason="closed", cause=bug))
 
     def _settle(self, item: JSONRPCResponse | JSONRPCError | RequestFault) -> None:
