@@ -54,7 +54,7 @@ from anyio_mcp.handlers import (
     RootsList,
     SamplingHandler,
 )
-from anyio_mcp.settings import Callbacks, ClientSettings
+from anyio_mcp.settings import Callbacks, ClientSettings, own_client_info
 from anyio_mcp.telemetry import SessionStats, server_attributes
 from anyio_mcp.transports.base import Transport
 from anyio_mcp.transports.infer import Auth, Source, infer_transport
@@ -93,8 +93,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     * `cache`: lists and resources are kept as long as the server says (`ttlMs`, 2026-07-28) or until it
       announces a change, in memory and for one session unless a `CacheConfig` names a store; None asks
       every time.
-    * `log_level`: which log messages a modern server shall send; it sends none without. In the era
-      before, `set_logging_level()` asks for them.
+    * `log_level`: which log messages a modern server shall send; without it all of them if there is a
+      `log_handler`, else none. In the era before, `set_logging_level()` asks for them.
     * `strict_schemas`: a result that cannot be checked against its tool's output schema, or lacks the
       structured content that the schema promises, is a `ResultSchemaError`. Without it such a result is
       delivered, and its `unchecked` says why.
@@ -156,7 +156,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 progress_handler=progress_handler,
                 extensions=Extensions.of(extensions),
                 cache=cache,
-                log_level=log_level,
+                # Modern servers send nothing that is not asked for, and who gives a handler wants to hear.
+                log_level=log_level or ("debug" if log_handler is not None else None),
                 strict_schemas=strict_schemas,
             ),
             task_group,
@@ -380,7 +381,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 dispatcher,
                 failure,
                 callbacks=lambda: self._settings.callbacks,
-                client_info=settings.client_info,
+                client_info=settings.client_info or own_client_info(),
                 tasks=self._tasks,
                 extensions=settings.extensions,
                 responses=settings.open_responses,

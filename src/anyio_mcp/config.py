@@ -1,14 +1,15 @@
 """The frozen settings a client is made of. Values only: nothing here opens, waits or remembers.
 
-Durations are seconds, as floats. `None` and `math.inf` mean "no limit"; `0` means zero, never
-"disabled".
+Durations are given in seconds, as numbers, or as a `timedelta`, and read as floats. `None` and `math.inf`
+mean "no limit"; `0` means zero, never "disabled".
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, final
 
 from mcp.client import CacheConfig
 
@@ -21,17 +22,19 @@ DEFAULT_MAX_MESSAGE_VALUES: Final = 500_000
 DEFAULT_MAX_INPUT_ROUNDS: Final = 10
 
 
-def duration(name: str, value: float | None) -> float:
+def duration(name: str, value: float | timedelta | None) -> float:
     """`value` as seconds, with None read as unlimited.
 
-    Raises `TypeError` for anything but a number and `ValueError` for one that is negative or not a
-    number at all, both naming `name`.
+    Raises `TypeError` for anything but a number or a `timedelta`, and `ValueError` for one that is negative
+    or not a number at all, both naming `name`.
     """
     if value is None:
         return math.inf
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     # bool is an int, and timeout=True is a mistake that would otherwise mean one second
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be seconds as a number, or None, not {value!r}")
+        raise TypeError(f"{name} must be seconds as a number, a timedelta, or None, not {value!r}")
     try:
         seconds = float(value)
     except OverflowError:
@@ -57,6 +60,17 @@ class Timeouts:
     call: float | None = DEFAULT_CALL_SECONDS
     total: float | None = DEFAULT_TOTAL_SECONDS
     close: float | None = DEFAULT_CLOSE_SECONDS
+
+    if TYPE_CHECKING:
+        # What is given may be a timedelta; what is read is seconds.
+        def __init__(
+            self,
+            *,
+            connect: float | timedelta | None = DEFAULT_CONNECT_SECONDS,
+            call: float | timedelta | None = DEFAULT_CALL_SECONDS,
+            total: float | timedelta | None = DEFAULT_TOTAL_SECONDS,
+            close: float | timedelta | None = DEFAULT_CLOSE_SECONDS,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("connect", "call", "total", "close"):
@@ -93,6 +107,12 @@ class Heartbeat:
     interval: float = 15.0
     timeout: float = 10.0
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, interval: float | timedelta = 15.0, timeout: float | timedelta = 10.0
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
             value = duration(f"Heartbeat.{name}", getattr(self, name))
@@ -117,6 +137,12 @@ class Restart:
     max_attempts: int = 5
     backoff: float = 0.1
     jitter: float = 0.5
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, max_attempts: int = 5, backoff: float | timedelta = 0.1, jitter: float = 0.5
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int):

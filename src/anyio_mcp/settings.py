@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import final, get_args
 
 from mcp.client import CacheConfig
@@ -39,6 +41,16 @@ from anyio_mcp.handlers import (
     sampling_callback,
 )
 from anyio_mcp.transports.base import Transport
+
+
+@functools.cache
+def own_client_info() -> Implementation:
+    """What servers are told that this is, unless the user says otherwise."""
+    try:
+        version = metadata.version("anyio-mcp")
+    except metadata.PackageNotFoundError:  # the sources, without having been installed
+        version = "0"
+    return Implementation(name="anyio-mcp", version=version)
 
 
 @final

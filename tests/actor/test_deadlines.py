@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -228,3 +229,14 @@ async def test_a_call_that_is_late_is_given_up_and_the_server_told() -> None:
         request.answer({"content": []})
         assert await client.ping()
         assert client.stats().late_replies == 1
+
+
+@in_time
+async def test_a_calls_timeout_may_be_a_timedelta() -> None:
+    peer = silent_peer()
+    async with Client(peer.transport) as client:
+        began = anyio.current_time()
+        with pytest.raises(DeadlineExceededError) as caught:
+            await client.call_tool("echo", timeout=timedelta(minutes=2))
+        assert anyio.current_time() - began == pytest.approx(120)
+        assert caught.value.seconds == 120

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -161,3 +162,16 @@ def test_settings_do_not_change_and_take_no_other_names(settings: Any) -> None:
         type(settings)(no_such_setting=1)
     with pytest.raises(TypeError, match="positional"):
         type(settings)(1.0)
+
+
+def test_a_timedelta_is_its_seconds_wherever_seconds_are_wanted() -> None:
+    minute = timedelta(minutes=1, milliseconds=500)
+    assert duration("x", minute) == 60.5
+    assert Timeouts(connect=minute, call=minute, total=minute, close=minute) == Timeouts(
+        connect=60.5, call=60.5, total=60.5, close=60.5
+    )
+    assert Heartbeat(interval=minute, timeout=minute) == Heartbeat(interval=60.5, timeout=60.5)
+    assert Restart(backoff=minute) == Restart(backoff=60.5)
+    assert type(Timeouts(call=minute).call) is float
+    with pytest.raises(ValueError, match="must not be negative"):
+        Timeouts(call=timedelta(seconds=-1))

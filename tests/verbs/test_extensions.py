@@ -237,9 +237,12 @@ async def test_a_modern_server_is_told_which_log_messages_are_wanted() -> None:
             await client.call_tool("add")
         async with Client(peer.transport) as client:
             await client.call_tool("add")
-    first, second = (request.params["_meta"] for request in peer.requests_of("tools/call"))
+        async with Client(peer.transport, log_handler=lambda message: None) as client:
+            await client.call_tool("add")
+    first, second, third = (request.params["_meta"] for request in peer.requests_of("tools/call"))
     assert first[key] == "warning"
     assert key not in second
+    assert third[key] == "debug", "who gives a handler wants to hear"
 
 
 async def test_a_log_level_there_is_not_is_refused_at_once() -> None:

@@ -69,9 +69,10 @@ async def test_the_client_says_who_it_is(era: Era) -> None:
 
     scripted.calling = calling
     info = Implementation(name="a test", version="1")
-    async with connected(scripted.server, era, client_info=info) as client:
-        await client.call_tool("x")
-    assert names == ["a test"]
+    for given in (info, None):
+        async with connected(scripted.server, era, client_info=given) as client:
+            await client.call_tool("x")
+    assert names == ["a test", "anyio-mcp"]
 
 
 async def test_a_modern_version_is_used_unasked(world: World) -> None:

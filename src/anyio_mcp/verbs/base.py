@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -41,8 +42,9 @@ class Default(Enum):
 
 DEFAULT: Final = Default.DEFAULT
 
-Timeout = float | Literal[Default.DEFAULT] | None
-"""Seconds for the whole call; None or `math.inf` for no limit; `DEFAULT` for the client's `Timeouts`."""
+Timeout = float | timedelta | Literal[Default.DEFAULT] | None
+"""For the whole call: seconds or a `timedelta`; None or `math.inf` for no limit; `DEFAULT` for the client's
+`Timeouts`."""
 
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=BaseModel)

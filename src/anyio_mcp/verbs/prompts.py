@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
@@ -77,7 +78,7 @@ class PromptVerbs(TaskVerbs):
         timeout: Timeout = ...,
         meta: dict[str, Any] | None = ...,
         task: Literal[True],
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
     ) -> PromptTask: ...
 
     async def get_prompt(
@@ -88,7 +89,7 @@ class PromptVerbs(TaskVerbs):
         timeout: Timeout = DEFAULT,
         meta: dict[str, Any] | None = None,
         task: bool = False,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
     ) -> GetPromptResult | PromptTask:
         """A prompt, rendered by the server. Arguments that are not strings are sent as JSON text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
@@ -116,7 +117,7 @@ class ResourceVerbs(TaskVerbs):
         timeout: Timeout = ...,
         meta: dict[str, Any] | None = ...,
         task: Literal[True],
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
     ) -> ResourceTask: ...
 
     async def read_resource(
@@ -126,7 +127,7 @@ class ResourceVerbs(TaskVerbs):
         timeout: Timeout = DEFAULT,
         meta: dict[str, Any] | None = None,
         task: bool = False,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         cache_mode: CacheMode = "use",
     ) -> list[TextResourceContents | BlobResourceContents] | ResourceTask:
         """The contents of a resource. Raises `MCPError` if there is none.

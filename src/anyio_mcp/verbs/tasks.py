@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from mcp import MCPError
@@ -176,6 +177,6 @@ async def _listed(session: TypedSession, max_pages: int) -> list[TaskSnapshot]:
     return [read_snapshot(task) for page in pages for task in page.tasks]
 
 
-def task_wish(ttl: float | None) -> TaskWish:
+def task_wish(ttl: float | timedelta | None) -> TaskWish:
     """What a caller asks for with `task=True, ttl=`. Raises `TypeError` and `ValueError`."""
     return TaskWish(None if ttl is None else duration("ttl", ttl))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -112,7 +113,7 @@ class ToolVerbs(TaskVerbs):
         meta: dict[str, Any] | None = ...,
         result_type: type[_T],
         task: Literal[True],
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
     ) -> ToolTask[_T]: ...
 
     @overload
@@ -127,7 +128,7 @@ class ToolVerbs(TaskVerbs):
         meta: dict[str, Any] | None = ...,
         result_type: None = ...,
         task: Literal[True],
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
     ) -> ToolTask[Any]: ...
 
     async def call_tool(
@@ -141,7 +142,7 @@ class ToolVerbs(TaskVerbs):
         meta: dict[str, Any] | None = None,
         result_type: type[Any] | None = None,
         task: bool = False,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
     ) -> CallToolResult[Any] | ToolTask[Any]:
         """Call a tool and wait for its result.
 
