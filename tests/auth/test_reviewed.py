@@ -72,8 +72,10 @@ async def test_only_a_call_opens_a_browser_and_neither_its_cancellation_nor_leav
 @pytest.mark.parametrize(
     ("method", "headers", "content", "attended"),
     [
-        ("POST", {}, b'{"jsonrpc":"2.0","id":1,"method":"ping"}', True),
-        ("POST", {}, b'{"jsonrpc":"2.0","id":"a\\"b","method":"ping"}', True),
+        ("POST", {}, b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}', True),
+        ("POST", {}, b'{"jsonrpc":"2.0","id":"anyio-mcp-sign-in","method":"ping"}', True),
+        ("POST", {}, b'{"jsonrpc":"2.0","id":1,"method":"ping"}', False),
+        ("POST", {}, b'{"jsonrpc":"2.0","id":"a\\"b","method":"tools/list"}', True),
         ("POST", {}, b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"id":1}}', False),
         ("POST", {}, b'{"jsonrpc":"2.0","id":1,"result":{"method":"x"}}', False),
         ("GET", {}, b"", True),

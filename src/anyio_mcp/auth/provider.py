@@ -33,7 +33,9 @@ UNATTENDED_SECONDS: Final = 30.0
 """How long a request without a caller waits for a token."""
 
 # As our transports write them. To parse a message, which may be large, would cost more.
-_REQUEST: Final = re.compile(rb'\{"jsonrpc":"2\.0","id":(?:-?\d+|"(?:[^"\\]|\\.)*"),"method":')
+_REQUEST: Final = re.compile(rb'\{"jsonrpc":"2\.0","id":(-?\d+|"(?:[^"\\]|\\.)*"),"method":("ping")?')
+SIGN_IN_ID: Final = "anyio-mcp-sign-in"
+"""Of the ping by which a connection asks for a sign-in."""
 _VERSION: Final = "mcp-protocol-version"
 
 StateT = TypeVar("StateT")
@@ -242,9 +244,12 @@ def give_up(shared: Authorization[Any], status: int, request: httpx2.Request) ->
 
 def attended(request: httpx2.Request) -> bool:
     """Whether a caller waits for the answer, whose deadline ends the wait for a token as well: not for that
-    to a notification, to the end of a session, or to a GET in one, which listens."""
+    to a notification, to the end of a session, or to a GET in one, which listens. Nor to a ping: the
+    heartbeat would open a browser in the middle of the night, and whatever the answer is, the server is
+    alive."""
     if request.method == "POST":
-        return _REQUEST.match(request.content) is not None
+        found = _REQUEST.match(request.content)
+        return found is not None and (found[2] is None or found[1] == f'"{SIGN_IN_ID}"'.encode())
     return request.method == "GET" and SESSION_ID not in request.headers
 
 

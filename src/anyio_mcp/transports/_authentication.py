@@ -17,7 +17,7 @@ from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuth
 
 from anyio_mcp.auth.flow import OAuthFlow
 from anyio_mcp.auth.oauth import OAuth
-from anyio_mcp.auth.provider import ProviderAuth, TokenAuth
+from anyio_mcp.auth.provider import SIGN_IN_ID, ProviderAuth, TokenAuth
 from anyio_mcp.transports._headers import EVENT_STREAM, JSON
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._httpsettings import AuthFlow
@@ -27,7 +27,7 @@ Auth: TypeAlias = str | OAuth | AuthFlow
 SDK's OAuth providers."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-_PING: Final = b'{"jsonrpc":"2.0","id":"anyio-mcp-sign-in","method":"ping"}'
+_PING: Final = f'{{"jsonrpc":"2.0","id":"{SIGN_IN_ID}","method":"ping"}}'.encode()
 
 
 def check_auth(auth: object, http_client: object) -> None:
