@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.faults import http_cells, lifecycle_cells, memory_cells, sse_cells, stdio_cells
+from tests.faults import http_cells, lifecycle_cells, memory_cells, schema_cells, sse_cells, stdio_cells
 from tests.faults.matrix import Cell
 
 CELLS: Final[list[Cell]] = [
@@ -12,5 +12,6 @@ CELLS: Final[list[Cell]] = [
     *sse_cells.CELLS,
     *stdio_cells.CELLS,
     *memory_cells.CELLS,
+    *schema_cells.CELLS,
     *lifecycle_cells.CELLS,
 ]

@@ -809,3 +809,37 @@ async def test_a_message_handler_is_told_of_faults_and_of_notifications_without_
         ("on_message", unknown),
         ("on_notification", unknown),
     ]
+
+
+# --- forms that cost
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "a field for each of many": {f"f{n}": {"type": "string"} for n in range(10_000)},
+    "many choices": {"it": {"enum": [f"choice {n}" for n in range(50_000)]}},
+    "a long default": {"it": {"type": "string", "default": "x" * 150_000}},
+    "many patterns": {f"f{n}": {"type": "string", "pattern": "^(a+)+$" * 20} for n in range(1_000)},
+    "deep": {"it": functools.reduce(lambda inner, _: {"properties": {"a": inner}}, range(5_000), {})},
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+async def test_a_form_beyond_what_forms_are_for_is_refused_without_asking_anybody(kind: str) -> None:
+    async def handler(*_: Any) -> Any:
+        raise AssertionError
+
+    result = await elicited(handler, form({"type": "object", "properties": FORMS[kind]}))
+    assert isinstance(result, types.ErrorData)
+    assert result.code == types.INVALID_PARAMS
+
+
+async def test_a_rule_of_the_whole_form_is_checked_as_well() -> None:
+    params = form({"type": "object", "properties": {"a": {}, "b": {}}, "dependentRequired": {"a": ["b"]}})
+    result = await elicited(answering({"a": "x"}), params)
+    assert result.message == "ValueError: the answer breaks the rule dependentRequired"
+
+
+async def test_a_number_of_an_answer_is_a_multiple_as_it_is_written() -> None:
+    params = fields(it={"type": "number", "multipleOf": 0.01})
+    assert (await elicited(answering({"it": 0.07}), params)).content == {"it": 0.07}
+    assert "multipleOf" in (await elicited(answering({"it": 0.075}), params)).message

@@ -21,7 +21,7 @@ MAX_SCHEMA_BYTES: Final = 256 * 1024
 MAX_SCHEMA_VALUES: Final = 60_000
 """JSON values in one schema. A larger one has no type."""
 
-MAX_CACHE_BYTES: Final = 16 * 1024 * 1024
+MAX_CACHE_BYTES: Final = 3 * 1024 * 1024
 """What the types that are kept weigh in memory, for the whole process. When it is full the one used longest
 ago goes, and is made again if it comes back."""
 

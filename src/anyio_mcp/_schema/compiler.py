@@ -140,7 +140,7 @@ class _Compiler:
                 if self._pause():
                     yield None
         yield self._complete_records()
-        weight = len(self._text) + 300 * self._steps + 8_000 * len(self._records)
+        weight = len(self._text) + 250 * self._steps + 6_000 * len(self._records)
         return SchemaType(resolved(root), tuple(node.cls for node, _ in self._records), weight)
 
     def _step(self, depth: int, steps: int = 1) -> None:
@@ -167,7 +167,7 @@ class _Compiler:
         if not is_object(schema):
             return NEVER if schema is False else ANY
         if "allOf" in schema:
-            schema = self._merged(schema, depth)
+            schema = yield self._merged(schema, depth)
         ref = schema.get("$ref")
         if isinstance(ref, str):
             return self._reference(ref)
@@ -261,7 +261,7 @@ class _Compiler:
             node.extra = yield self._node(others, name, depth + 1)
         return node
 
-    def _merged(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+    def _merged(self, schema: dict[str, Any], depth: int) -> Steps[dict[str, Any]]:
         """`schema` and the members of its `allOf` as one schema: the first that says something wins."""
         self._step(depth, len(schema))
         merged = {key: value for key, value in schema.items() if key != "allOf"}
@@ -270,12 +270,14 @@ class _Compiler:
         if len(parts) == 1 and is_object(parts[0]) and not _STRUCTURE.intersection(merged):
             # A reference with a description beside it: it stays a reference, as recursion needs it.
             alone = parts[0]
-            return self._merged(alone, depth + 1) if "allOf" in alone else alone
+            return (yield self._merged(alone, depth + 1)) if "allOf" in alone else alone
         for each in parts:
             part = self._followed(each, depth)
             if "allOf" in part:
-                part = self._merged(part, depth + 1)
+                part = yield self._merged(part, depth + 1)
             self._step(depth, 1 + len(part))
+            if self._pause():
+                yield None
             for key, value in part.items():
                 known: Any = merged.get(key)
                 if key == "properties" and is_object(value) and is_object(known):
