@@ -18,6 +18,7 @@ from anyio_mcp.errors import (
     RequestFailedError,
     SessionLostError,
 )
+from anyio_mcp.group import ClientGroup
 from anyio_mcp.testing import PeerRequest, ScriptedPeer, silence
 from tests.group.support import (
     answer,
@@ -421,3 +422,58 @@ async def test_a_server_that_never_lets_go_costs_the_close_deadline_once() -> No
     async with group_of(servers, timeouts=Timeouts(close=2)):
         started = anyio.current_time()
     assert anyio.current_time() - started == pytest.approx(2, abs=0.5)
+
+
+# --- what cannot even be a server -----------------------------------------------------------------
+
+UNUSABLE = {
+    "a variable that is not set": {"url": "http://127.0.0.1:1/${NO_SUCH_VARIABLE_42}"},
+    "a variable in a header": {"url": "http://127.0.0.1:1/", "headers": {"x": "${env:NO_SUCH_VARIABLE_42}"}},
+    "an input that is not given": {"command": "x", "env": {"A": "${input:key}"}},
+    "neither command nor url": {"args": ["x"]},
+    "no mapping": 5,
+    "none": None,
+    "a wrong type": {"command": ["x"]},
+    "an odd url": {"url": "gopher://x"},
+    "an odd transport": {"url": "http://127.0.0.1:1/", "type": "pigeon"},
+    "a file that is not there": "/no/such/file.py",
+}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("bad", UNUSABLE)
+@in_time
+async def test_one_bad_configuration_does_not_stop_the_others_where_failures_are_reported(
+    bad: str, wrapped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = ScriptedPeer()
+    servers: dict[str, Any] = {"bad": UNUSABLE[bad], "good": good.transport}
+    config = {"mcpServers": servers} if wrapped else servers
+    with pytest.raises((TypeError, ValueError)):
+        ClientGroup(config)
+    group = ClientGroup(config, on_failure="report")
+    assert "'bad'" in caplog.text
+    async with group:
+        assert list(group) == ["good"]
+        assert [tool.name for tool in await group.list_tools()] == ["good_echo"]
+        assert list(group.failures) == ["bad"]
+        assert isinstance(group.failures["bad"], TypeError | ValueError)
+        added = ScriptedPeer()
+        await group.add("bad", added.transport)
+        assert group.failures == {}
+        assert sorted(group) == ["bad", "good"]
+
+
+@in_time
+async def test_a_name_that_cannot_be_one_stops_no_other_server() -> None:
+    config = {"mcpServers": {"": ScriptedPeer().transport, "a\nb": {}, "good": ScriptedPeer().transport}}
+    async with ClientGroup(config, on_failure="report") as group:
+        assert list(group) == ["good"]
+        assert sorted(group.failures) == ["", "a\nb"]
+
+
+def test_a_mistake_in_the_settings_is_raised_and_not_reported() -> None:
+    mode: Any = "loud"
+    for policy in ("raise", "report"):
+        with pytest.raises(ValueError, match="mode must be one of"):
+            ClientGroup({"a": ScriptedPeer().transport}, on_failure=policy, mode=mode)

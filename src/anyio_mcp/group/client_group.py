@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Final, Literal, Self, Unpack, cast
 
 import anyio
 import anyio.abc
@@ -18,6 +18,7 @@ from mcp.client import CacheConfig
 
 from anyio_mcp._session.doors import Doors
 from anyio_mcp._session.keeper import SessionKeeper
+from anyio_mcp._text import get_logger
 from anyio_mcp.client import Client
 from anyio_mcp.config import Timeouts
 from anyio_mcp.errors import SessionLostError
@@ -28,6 +29,11 @@ from anyio_mcp.group.sources import ServerSettings, source_of, sources_of
 from anyio_mcp.group.verbs import GroupVerbs
 from anyio_mcp.mcp_config import MCPConfig, check_name
 from anyio_mcp.transports.infer import Source
+
+logger = get_logger(__name__)
+
+_ANY_URL: Final = "http://127.0.0.1/"
+"""For a client that is made to see whether it can be."""
 
 
 class ClientGroup(GroupVerbs):
@@ -43,7 +49,8 @@ class ClientGroup(GroupVerbs):
       operation for all; its error is raised as it is, with the server's name in a note. When several
       have failed by then, the first in the order of the configuration is raised, with notes on the
       others. `"report"`: the group goes on without it, `failures` says why, and the next call that
-      needs it tries again, as `restart` allows.
+      needs it tries again, as `restart` allows. A server whose configuration cannot be used, such as one
+      with a variable that is not set, is in `failures` from the beginning, and not in the group.
     * Names: a tool or prompt is called `{prefix}{separator}{its name}`, a resource `{prefix}+{its URI}`;
       `prefix(server)` is what stands for a server, by default its name. Servers whose names would make
       that ambiguous are refused. Results are passed on as they are, with the server's own names.
@@ -79,8 +86,18 @@ class ClientGroup(GroupVerbs):
         self._naming = Naming(separator=separator, prefix=prefix)
         self._settings = settings
         self._keeper = GroupKeeper(name, tolerant=on_failure == "report")
-        for server, source in sources_of(config).items():
-            self._admit(server, source)
+        self._unusable: dict[str, Exception] = {}
+        if on_failure == "raise":
+            for server, source in sources_of(config).items():
+                self._admit(server, source)
+        else:
+            # A mistake in the settings is one for all servers: raised, not found to be each one's failure.
+            Client(_ANY_URL, **settings)
+            for server, source in sources_of(config, self._leave_out).items():
+                try:
+                    self._admit(server, source)
+                except (TypeError, ValueError) as error:
+                    self._leave_out(server, error)
         close = (settings.get("timeouts") or Timeouts()).close_seconds
         self._doors = Doors(
             # Doors needs no more of a keeper than a GroupKeeper has.
@@ -156,7 +173,8 @@ class ClientGroup(GroupVerbs):
         failed.
         """
         found = {name: member.failure for name, member in self._keeper.members.items()}
-        return MappingProxyType({name: error for name, error in found.items() if error is not None})
+        failed = {name: error for name, error in found.items() if error is not None}
+        return MappingProxyType({**self._unusable, **failed})
 
     async def add(self, name: str, server: Source) -> Client:
         """Add a server: its configuration, or anything else a `Client` can be made of.
@@ -169,6 +187,7 @@ class ClientGroup(GroupVerbs):
         if source is None:
             raise ValueError(f"server {name!r} is disabled in its configuration")
         member = self._admit(name, source)
+        self._unusable.pop(name, None)
         if not len(self._keeper.leases):
             await anyio.lowlevel.checkpoint_if_cancelled()
             return member.client
@@ -189,6 +208,13 @@ class ClientGroup(GroupVerbs):
         error = SessionLostError(f"server {name!r} was removed from {self._name}", reason="closed")
         self._keeper.dismiss(member, error)
         await member.wait_closed()
+
+    def _leave_out(self, server: str, error: Exception) -> None:
+        """Go on without a server that there cannot be."""
+        self._unusable[server] = error
+        logger.warning(
+            "%s goes on without %r, whose configuration is of no use: %s", self._name, server, error
+        )
 
     def _admit(self, name: str, source: Source) -> Member:
         if name in self._keeper.members:

@@ -5,7 +5,7 @@ Opens nothing; which transport reaches a server is decided by its client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from mcp.client import CacheConfig, ClientExtension
@@ -54,10 +54,13 @@ class ServerSettings(TypedDict, total=False):
     strict_schemas: bool
 
 
-def sources_of(config: MCPConfig | Mapping[str, Any]) -> dict[str, Source]:
+def sources_of(
+    config: MCPConfig | Mapping[str, Any], unusable: Callable[[str, Exception], None] | None = None
+) -> dict[str, Source]:
     """The servers of a configuration by name, without those that are disabled.
 
-    Raises what `MCPConfig.parse` raises.
+    Raises what `MCPConfig.parse` raises; or tells `unusable` of the servers that it would be raised for, and
+    goes on without them.
     """
     if isinstance(config, MCPConfig):
         return dict(config.servers)
@@ -68,17 +71,47 @@ def sources_of(config: MCPConfig | Mapping[str, Any]) -> dict[str, Source]:
         )
     if not config:
         return {}
-    named = _named_sources(config)
-    found = {name: source_of(name, server) for name, server in named.items()}
-    return {name: source for name, source in found.items() if source is not None}
+    found: dict[str, Source] = {}
+    for name, server in _named_sources(config, unusable).items():
+        try:
+            source = source_of(name, server)
+        except (TypeError, ValueError) as error:
+            if unusable is None:
+                raise
+            unusable(name, error)
+        else:
+            if source is not None:
+                found[name] = source
+    return found
 
 
-def _named_sources(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _named_sources(
+    config: Mapping[str, Any], unusable: Callable[[str, Exception], None] | None
+) -> Mapping[str, Any]:
+    if unusable is not None:
+        config = _with_good_names(config, unusable)
     servers, is_bare = named_servers(config)
     if is_bare and not {"command", "url"} & config.keys():
         # Names to servers, of which some are no mappings.
         return {check_name(name): server for name, server in config.items()}
     return servers
+
+
+def _with_good_names(
+    config: Mapping[str, Any], unusable: Callable[[str, Exception], None]
+) -> Mapping[str, Any]:
+    """`config` without the servers whose names cannot be used."""
+    key = next((key for key in ("mcpServers", "servers") if key in config), None)
+    servers: object = config if key is None else config[key]
+    if not isinstance(servers, Mapping):
+        return config
+    good: dict[str, Any] = {}
+    for name, server in cast("Mapping[object, Any]", servers).items():
+        try:
+            good[check_name(name)] = server
+        except (TypeError, ValueError) as error:
+            unusable(str(name), error)
+    return good if key is None else {**config, key: good}
 
 
 def source_of(name: str, server: Any) -> Source | None:
