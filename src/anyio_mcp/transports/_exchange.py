@@ -83,7 +83,8 @@ class RequestExchange:
     async def _converse(self) -> Exception | None:
         """The request's fault, unless it was settled by an answer."""
         content = encode(self.request)
-        async with self._wire.http.open("POST", self.stamp.headers, content) as response:
+        waits = not self._outgoing.probe
+        async with self._wire.http.open("POST", self.stamp.headers, content, waits=waits) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             if is_initialize(self._outgoing):

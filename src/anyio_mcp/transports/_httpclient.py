@@ -20,7 +20,7 @@ from anyio_mcp.transports._boundary import clear_frames
 from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
-from anyio_mcp.transports._httpsettings import status_errors
+from anyio_mcp.transports._httpsettings import pool_timeouts, status_errors
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
 
@@ -40,6 +40,7 @@ class HttpRequester:
 
     __slots__ = (
         "_bare",
+        "_brief",
         "_client",
         "_headers",
         "_last_traffic",
@@ -48,6 +49,7 @@ class HttpRequester:
         "_timeout",
         "_url",
         "describe",
+        "make_room",
         "policy",
     )
 
@@ -74,6 +76,12 @@ class HttpRequester:
         # Without `auth` the client's own applies, so the argument must not be passed at all.
         self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
         self._timeout = timeout
+        self._brief = type(timeout)(
+            connect=timeout.connect, read=None, write=timeout.write, pool=policy.pool_seconds
+        )
+        self.make_room: Callable[[], None] = lambda: None
+        """Called when the pool of a user's client has no connection free for a request that somebody waits
+        for. It must not wait."""
         self.policy = policy
         self._last_traffic = anyio.current_time()
 
@@ -97,14 +105,16 @@ class HttpRequester:
         content: bytes | None = None,
         *,
         url: str | None = None,
+        waits: bool = True,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
 
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
-        redirect that is not followed; any other status is the caller's to judge.
+        redirect that is not followed; any other status is the caller's to judge. Without `waits` it fails
+        where the pool of a user's client has no connection free.
         """
-        response = await self._send(method, url or self._url, headers, content)
+        response = await self._send(method, url or self._url, headers, content, waits=waits)
         try:
             yield response
         finally:
@@ -227,6 +237,8 @@ class HttpRequester:
         url: str,
         headers: Mapping[str, str],
         content: bytes | None,
+        *,
+        waits: bool,
     ) -> httpx2.Response:
         # The user's come first: what the protocol says in a header is not theirs to change.
         merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
@@ -235,16 +247,7 @@ class HttpRequester:
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
-                request = self._client.build_request(
-                    method,
-                    target,
-                    headers=encoded,
-                    content=content,
-                    timeout=self._timeout,
-                )
-                response = await self._client.send(
-                    request, stream=True, follow_redirects=False, **self._options
-                )
+                response = await self._request(method, target, encoded, content, waits=waits)
             except status_errors() as error:
                 # The user's event hook has judged the status. It is ours to judge all the same: a lost
                 # session and a redirect look like errors to a hook. The body is gone.
@@ -263,6 +266,32 @@ class HttpRequester:
             f"more than {self.policy.max_redirects} redirects, the last to {visible(target)}",
             reason="redirect",
         )
+
+    async def _request(
+        self,
+        method: str,
+        target: str,
+        headers: list[tuple[bytes, bytes]],
+        content: bytes | None,
+        *,
+        waits: bool,
+    ) -> httpx2.Response:
+        async def send(timeout: Any) -> httpx2.Response:
+            request = self._client.build_request(
+                method, target, headers=headers, content=content, timeout=timeout
+            )
+            return await self._client.send(request, stream=True, follow_redirects=False, **self._options)
+
+        if self._own:
+            return await send(self._timeout)
+        try:
+            return await send(self._brief)
+        except pool_timeouts():
+            # It was not sent. What holds a connection for nobody's sake gives it up.
+            if not waits:
+                raise
+            self.make_room()
+        return await send(self._timeout)
 
     def _redirected(self, method: str, response: httpx2.Response) -> str:
         """Where to send the request again. Only where its credentials are meant for, and unchanged."""

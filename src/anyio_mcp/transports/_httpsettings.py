@@ -131,6 +131,12 @@ def request_timeout(client: Any) -> Any:
     return type(own)(connect=own.connect, read=None, write=own.write, pool=None)
 
 
+def pool_timeouts() -> tuple[type[httpx2.PoolTimeout], ...]:
+    """The `PoolTimeout` of each library that is in use."""
+    classic: Any = sys.modules.get("httpx")
+    return (httpx2.PoolTimeout,) if classic is None else (httpx2.PoolTimeout, classic.PoolTimeout)
+
+
 def status_errors() -> tuple[type[httpx2.HTTPStatusError], ...]:
     """The `HTTPStatusError` of each library that is in use."""
     classic: Any = sys.modules.get("httpx")

@@ -29,12 +29,14 @@ logger = get_logger(__name__)
 class Listener:
     """Keeps one GET stream open, across reconnections, until the server does not want it."""
 
-    __slots__ = ("_last_event_id", "_progress", "_retry", "_served", "_wire", "answered", "scope")
+    __slots__ = ("_last_event_id", "_open", "_progress", "_retry", "_served", "_wire", "answered", "scope")
 
     def __init__(self, wire: Wire) -> None:
         self.scope = anyio.CancelScope()
         self.answered = anyio.Event()
         """The server has answered the first GET, or will not."""
+        self._open = anyio.CancelScope()
+        """Around the stream that is open, and the wait for it."""
         self._wire = wire
         self._last_event_id = ""
         self._retry: int | None = None
@@ -61,8 +63,19 @@ class Listener:
                     redact(str(end)),
                 )
 
+    def pause(self) -> None:
+        """Give the connection up for a while: a call waits for one."""
+        self._open.cancel()
+
     async def _listen(self) -> Exception | None:
         """Why it ended; None if the server has no such stream, which is its right."""
+        while True:
+            with anyio.CancelScope() as self._open:
+                return await self._listen_until_paused()
+            self.answered.set()
+            await anyio.sleep(self._wire.http.policy.listen_pause)
+
+    async def _listen_until_paused(self) -> Exception | None:
         policy = self._wire.http.policy
         failures = futile = 0
         while True:

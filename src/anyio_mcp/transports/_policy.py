@@ -58,6 +58,13 @@ class HttpPolicy:
     listen_patience: float = 0.5
     """For the server to answer the first GET, before the first request goes out all the same."""
 
+    listen_pause: float = 30.0
+    """Before listening again in a client of the user's whose pool had no connection to spare for it."""
+
+    pool_seconds: float = 0.5
+    """For the pool of a user's client to have a connection free, before listening gives its own up. A
+    question of the heartbeat waits no longer than that, and is not put then."""
+
     def retry_delay(self, retry_ms: int | None, failures: int = 0) -> float:
         """Seconds before the next attempt: what the server asked for, doubling per failure."""
         asked = self.retry_default if retry_ms is None else retry_ms / 1000

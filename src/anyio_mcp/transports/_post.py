@@ -21,16 +21,23 @@ from anyio_mcp.transports.base import RequestFault
 class RequestPost:
     """Runs as a task of its connection. `claim` says whether its fault is still news to anybody."""
 
-    __slots__ = ("_claim", "_stamp", "_wire", "request", "scope")
+    __slots__ = ("_claim", "_probe", "_stamp", "_wire", "request", "scope")
 
     def __init__(
-        self, wire: Wire, request: JSONRPCRequest, stamp: Stamp, claim: Callable[[RequestPost], bool]
+        self,
+        wire: Wire,
+        request: JSONRPCRequest,
+        stamp: Stamp,
+        claim: Callable[[RequestPost], bool],
+        *,
+        probe: bool = False,
     ) -> None:
         self.request = request
         self.scope = anyio.CancelScope()
         self._wire = wire
         self._stamp = stamp
         self._claim = claim
+        self._probe = probe
 
     async def run(self) -> None:
         """Ends when the POST was acknowledged or has failed, or when `scope` is cancelled."""
@@ -53,7 +60,8 @@ class RequestPost:
 
     async def _post(self) -> Exception | None:
         http = self._wire.http
-        async with http.open("POST", self._stamp.headers, encode(self.request)) as response:
+        content = encode(self.request)
+        async with http.open("POST", self._stamp.headers, content, waits=not self._probe) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self._stamp, self.request.id)
             await http.discard(response)

@@ -145,6 +145,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
     def _listen(self) -> None:
         if self._session.session_id is not None and self._listener is None and not self._session.modern:
             self._listener = Listener(self._wire)
+            self._wire.http.make_room = self._listener.pause
             self._start(self._listener.run, "anyio_mcp http listener")
 
     def _doubt(self, error: SessionLostError) -> None:
