@@ -37,6 +37,7 @@ from mcp.types import (
 )
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
+from anyio_mcp._sendable import check_sendable
 from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.correlation import Correlation, PendingCall, Progress
 from anyio_mcp._session.courtesies import Courtesies
@@ -155,6 +156,8 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         caller returns at once; the server is told later, if the request had been written, and a late
         answer is dropped.
         """
+        # Not everybody who sends comes through the typed layer.
+        check_sendable(params, method)
         if method == _LISTEN:
             return await self._listen(params, opts or {})
         result = await self._send(method, params, opts or {}, self._deadline(opts or {}))
@@ -273,6 +276,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         Bounded like a request. Raises what stopped it from being delivered.
         """
         self._failure.check()
+        check_sendable(params, method)
         opts = opts or {}
         if method == "notifications/initialized":
             await self._notify_initialized(params, opts)

@@ -33,6 +33,7 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from anyio_mcp._sendable import check_sendable
 from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.slots import HandlerSlots
 from anyio_mcp._session.weight import weigh
@@ -202,6 +203,7 @@ class Inbound:
     async def _answer(self, request: JSONRPCRequest, context: RequestContext) -> _Answer:
         try:
             result = await self._on_request(context, request.method, request.params)
+            check_sendable(result, request.method[:80])
         except MCPError as error:
             data = error.error
         except ValidationError:

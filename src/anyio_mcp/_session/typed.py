@@ -16,6 +16,7 @@ from mcp.shared.message import ClientMessageMetadata
 from mcp.types import (
     METHOD_NOT_FOUND,
     CallToolResult,
+    ClientNotification,
     ClientRequest,
     CreateMessageRequestParams,
     CreateMessageResult,
@@ -35,6 +36,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from anyio_mcp._sendable import check_sendable
 from anyio_mcp._session.catalog import ListPage, ToolCatalog, list_all_tools
 from anyio_mcp._session.checking import ResultChecker
 from anyio_mcp._session.dispatcher import SessionDispatcher
@@ -124,13 +126,16 @@ class TypedSession(ClientSession):
         metadata: ClientMessageMetadata | None = None,
         progress_callback: ProgressFnT | None = None,
     ) -> _ReadT:
-        """As the SDK's, with an answer that is read as far as it can be.
+        """As the SDK's, of a request that is sent as it is, with an answer that is read as far as it can be.
 
-        Raises `RequestFailedError` (`violation`), which carries the answer, for one that cannot.
+        Raises `ValueError` and `TypeError` for what JSON cannot say, before anything is sent, and
+        `RequestFailedError` (`violation`), which carries the answer, for one that cannot be read.
         """
         served = _served.get()
         if served is not None:
             return cast("_ReadT", served)
+        # Before the SDK makes it JSON, and null of NaN.
+        check_sendable(request.params, request.method)
         answer = Answer()
         token = current_answer.set(answer)
         try:
@@ -142,6 +147,11 @@ class TypedSession(ClientSession):
         finally:
             current_answer.reset(token)
         return answer.complete(result)
+
+    async def send_notification(self, notification: ClientNotification) -> None:
+        """As the SDK's, of a notification that is sent as it is. Raises as `send_request` does."""
+        check_sendable(notification.params, notification.method)
+        await super().send_notification(notification)
 
     def blames_the_probe(self) -> bool:
         """The server has ended the session. Whether it did so over `server/discover`; if so, the next
@@ -290,15 +300,19 @@ def typed_session(
         context: ClientRequestContext, params: CreateMessageRequestParams
     ) -> CreateMessageResult | CreateMessageResultWithTools | ErrorData:
         handler = callbacks().sampling
-        return unsupported if handler is None else await handler(context, params)
+        if handler is None:
+            return unsupported
+        return check_sendable(await handler(context, params), "the result of sampling")
 
     async def elicit(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
         handler = callbacks().elicitation
-        return unsupported if handler is None else await handler(context, params)
+        if handler is None:
+            return unsupported
+        return check_sendable(await handler(context, params), "the answer to an elicitation")
 
     async def list_roots(context: ClientRequestContext) -> ListRootsResult | ErrorData:
         handler = callbacks().roots
-        return unsupported if handler is None else await handler(context)
+        return unsupported if handler is None else check_sendable(await handler(context), "the roots")
 
     async def log(params: LoggingMessageNotificationParams) -> None:
         await callbacks().logging(params)

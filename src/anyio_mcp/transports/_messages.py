@@ -6,7 +6,14 @@ Must not know about connections or statuses.
 from __future__ import annotations
 
 from mcp.shared.dispatcher import coerce_request_id
-from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
+from mcp.types import (
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
 from pydantic_core import to_json
 
 from anyio_mcp.config import Limits
@@ -21,7 +28,11 @@ def encode_message(message: JSONRPCMessage) -> bytes:
 
     Raises `ValueError` for what JSON cannot say, such as lone surrogates.
     """
-    members = message.model_dump(by_alias=True, mode="json", exclude_unset=True)
+    if isinstance(message, JSONRPCRequest | JSONRPCNotification | JSONRPCResponse):
+        # Plain values already: its members, and what is in them as it is.
+        members = dict(message)
+    else:
+        members = message.model_dump(by_alias=True, mode="json", exclude_unset=True)
     body = {name: value for name, value in members.items() if value is not None}
     return to_json(body)
 

@@ -16,6 +16,7 @@ from mcp.types import METHOD_NOT_FOUND, Request, Result, Tool
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from anyio_mcp._sendable import check_sendable
 from anyio_mcp._session.reading import read_result
 from anyio_mcp._session.tasks.wire import TaskSnapshot, read_created, read_snapshot
 from anyio_mcp._session.watchdog import CallDeadline
@@ -88,6 +89,7 @@ async def _send_augmented(
     on_progress: ProgressFnT | None,
 ) -> _Model | TaskSnapshot:
     """`session.send_request` would refuse the answer: it knows the plain results of this era only."""
+    check_sendable(request.params, request.method)
     data = request.model_dump(by_alias=True, mode="json", exclude_none=True)
     params = {**data["params"], "task": {} if wish.ttl is None else {"ttl": round(wish.ttl * 1000)}}
     options: CallOptions = {"headers": {MCP_PROTOCOL_VERSION_HEADER: session.protocol_version or ""}}
