@@ -283,6 +283,27 @@ async def test_a_life_of_any_length_costs_no_refresh_for_each_call(odd_life: Any
         assert family.refreshes <= (3 if odd_life == 0.5 else 0)
 
 
+@pytest.mark.parametrize("word", ["invalid_client", "unauthorized_client"])
+async def test_a_client_that_the_server_has_forgotten_is_registered_anew(word: str) -> None:
+    async with odd_server() as odd:
+        family = Family(odd)
+        person = Person()
+
+        async def forgotten(talk: Talk) -> None:
+            if odd.grants[-1]["grant_type"] == "refresh_token":
+                await talk.reply(401, json.dumps({"error": word}).encode(), "application/json")
+            else:
+                await family.grant(talk)
+
+        with anyio.fail_after(20):
+            async with client_of(odd.url, signing_in(person)) as client:
+                family.revoke()
+                odd.replaced["/token"] = forgotten
+                await call(client)
+        assert odd.paths["/register"] == 2
+        assert len(person.urls) == 2
+
+
 # --- whose tokens --------------------------------------------------------------------------------------
 
 

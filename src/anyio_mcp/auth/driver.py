@@ -78,6 +78,8 @@ class FlowDriver:
         self._pkce = pkce
         self._amend = amend
         self._registers = registers
+        self.token_error: str | None = None
+        """The word of the authorization server for why it gave no token in the last run."""
         self._trouble: str | None = None
         """Why there is no metadata of the authorization server, or none that may be used."""
         self._stops = False
@@ -91,7 +93,7 @@ class FlowDriver:
         With a `challenge`, that is what the flow gets as the response to it, unless the flow has another
         token than the one that was `refused`. Raises `OAuthFlowError`.
         """
-        self._trouble, self._stops = None, False
+        self.token_error, self._trouble, self._stops = None, None, False
         flow = self._provider.async_auth_flow(request)
         try:
             outgoing = await anext(flow)
@@ -206,6 +208,8 @@ class FlowDriver:
             outgoing = httpx2.Request(outgoing.method, outgoing.url, headers=headers, content=content)
         response = await self._ask(outgoing, ANSWER_SECONDS)
         status, body = token_answer(outgoing, response)
+        if status != 200 and body:
+            self.token_error = json.loads(body)["error"]
         return httpx2.Response(status, content=body, request=outgoing)
 
     async def _registration(self, outgoing: httpx2.Request) -> httpx2.Response:

@@ -29,6 +29,7 @@ from anyio_mcp.auth.records import ServerTokens
 from anyio_mcp.auth.sharing import MAX_FAILURES, PAUSE_SECONDS, authorization_for
 
 _LONG_AGO: Final = 1.0
+_UNKNOWN_CLIENT: Final = ("invalid_client", "unauthorized_client")
 _QUIET_ATTEMPTS: Final = 3
 """Tokens of a store, or for a refresh token, that one request tries before a person is asked."""
 
@@ -147,7 +148,8 @@ class OAuthFlow(TokenAuth):
         provider.context.oauth_metadata = record.metadata
         # The SDK refreshes what it takes for expired, and cannot know the age of what was stored.
         provider.context.token_expiry_time = _LONG_AGO
-        await self._driver(provider).run(stand_in_for(request))
+        driver = self._driver(provider)
+        await driver.run(stand_in_for(request))
         if self._tokens.record.access_token != before:
             return
         # Refused: another process may have been faster with it. If not, it is not presented again.
@@ -155,6 +157,10 @@ class OAuthFlow(TokenAuth):
         record = await self._tokens.load()
         if record.access_token == before and record.tokens is not None and record.stale:
             record.tokens = None
+        if driver.token_error in _UNKNOWN_CLIENT:
+            # The server has forgotten the client, as it is registered here: the next sign-in registers one
+            # more.
+            record.client = None
 
     async def _signed_in(self, request: httpx2.Request, challenge: Challenge) -> bool:
         async def obtain() -> None:
