@@ -20,7 +20,7 @@ from anyio_mcp.transports._boundary import clear_frames
 from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
-from anyio_mcp.transports._httpsettings import pool_timeouts, status_errors
+from anyio_mcp.transports._httpsettings import chosen_encoding, pool_timeouts, status_errors
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
 
@@ -73,6 +73,9 @@ class HttpRequester:
         # Made once: with a thousand calls in flight to a server that is gone, making it takes longest.
         self._bare: dict[tuple[str, str], Any] = {}
         self._headers = {name.lower(): value for name, value in headers.items()}
+        if "accept-encoding" not in self._headers and (own or chosen_encoding(client) is None):
+            # What can be undone here; a user who asks for something else gets that, or an error that says so.
+            self._headers["accept-encoding"] = ACCEPT_ENCODING
         # Without `auth` the client's own applies, so the argument must not be passed at all.
         self._options: dict[str, Any] = {} if auth is None else {"auth": auth}
         self._timeout = timeout
@@ -241,7 +244,7 @@ class HttpRequester:
         waits: bool,
     ) -> httpx2.Response:
         # The user's come first: what the protocol says in a header is not theirs to change.
-        merged = {**self._headers, "accept-encoding": ACCEPT_ENCODING, **headers}
+        merged = {**self._headers, **headers}
         target = url
         for _ in range(self.policy.max_redirects + 1):
             try:
