@@ -12,7 +12,7 @@ import copy
 import pickle
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
-from mcp import MCPError
+import mcp
 
 from anyio_mcp._text import printable
 
@@ -53,18 +53,19 @@ class MCPClientError(Exception):
         return _restore, (type(self), self.args, state)
 
 
-class ServerError(MCPClientError, MCPError):
+class MCPError(MCPClientError, mcp.MCPError):
     """A JSON-RPC error ended this request: the server's, or that of a handler of this side which the server
     waited for in a round of input.
 
-    `code`, `message`, `data` and `error` are what it sent, verbatim; `str()` is its message, filtered as the
+    The SDK's `mcp.MCPError`, and an error of this library as well: to catch either catches it. `code`,
+    `message`, `data` and `error` are what the server sent, verbatim; `str()` is its message, filtered as the
     text of every error. `cause` is the HTTP status that the error came with, if it came with one.
     """
 
     def __init__(
         self, code: int, message: str, data: Any = None, *, cause: BaseException | None = None
     ) -> None:
-        MCPError.__init__(self, code, message, data)
+        mcp.MCPError.__init__(self, code, message, data)
         self.cause = cause
         self.__cause__ = cause
         _clean(cause)

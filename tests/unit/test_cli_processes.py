@@ -126,8 +126,8 @@ def test_a_list_that_a_server_cannot_give_does_not_cost_the_others(server: str) 
     assert b"  t999()" in done.stdout
     lines = done.stderr.decode().splitlines()
     assert lines == [
-        "anyio-mcp: resources: ServerError(-32603): no \\x1b[2J",
-        "anyio-mcp: prompts: ServerError(-32601): no \\x1b[2J",
+        "anyio-mcp: resources: MCPError(-32603): no \\x1b[2J",
+        "anyio-mcp: prompts: MCPError(-32601): no \\x1b[2J",
     ]
     assert done.returncode == 1
     assert len(json.loads(run("list", server, "--json").stdout)["tools"]) == 1000

@@ -21,7 +21,7 @@ from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
 from anyio_mcp._session.notifications import Notifications
 from anyio_mcp._text import get_logger
-from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._inbox import IncomingStream
 from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming, RequestFault, Violation
 
@@ -142,7 +142,7 @@ class Receiver:
             case JSONRPCError(id=None):
                 self.violations.add(f"an error for no request: {item.error.message[:200]}")
             case JSONRPCError():
-                self.calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
+                self.calls.reject(cast("str | int", item.id), MCPError.from_error_data(item.error))
             case RequestFault():
                 known = self.calls.reject(item.request_id, item.error)
                 if not known and getattr(item.error, "reason", None) == "violation":
