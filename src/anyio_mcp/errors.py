@@ -81,12 +81,14 @@ class NotConnectedError(MCPClientError, RuntimeError):
 class ConnectError(MCPClientError, RuntimeError):
     """A session could not be established.
 
-    For a child process, `exit_code` (negative: the signal that ended it) and `stderr_tail` (its last
-    lines) say what it left behind; both are empty for other transports.
+    For a child process, `exit_code` (negative: the signal that ended it; None: unknown), `stderr_tail`
+    (its last lines there) and `stray_lines` (the first lines on stdout that were no messages) say what it
+    left behind; they are empty for other transports.
     """
 
     exit_code: int | None
     stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -95,10 +97,12 @@ class ConnectError(MCPClientError, RuntimeError):
         cause: BaseException | None = None,
         exit_code: int | None = None,
         stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, cause=cause)
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class SessionLostError(MCPClientError, RuntimeError):
@@ -106,15 +110,17 @@ class SessionLostError(MCPClientError, RuntimeError):
 
     `reason` is one of: `eof` (the peer ended the stream), `exited` (the child process is gone),
     `expired` (the server forgot the session), `silent` (a dead peer), `closed` (closed on this
-    side), `violation` (the peer broke the protocol beyond repair). `exit_code` and `stderr_tail` are
-    set for child processes. `refused` says that the server turned this very request away without
-    looking at it, so that sending it again, in a new session, cannot do anything twice.
+    side), `violation` (the peer broke the protocol beyond repair). `exit_code`, `stderr_tail` and
+    `stray_lines` are those of a `ConnectError`, for child processes. `refused` says that the server turned
+    this very request away without looking at it, so that sending it again, in a new session, cannot do
+    anything twice.
     """
 
     reason: LossReason
     refused: bool
     exit_code: int | None
     stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -125,19 +131,22 @@ class SessionLostError(MCPClientError, RuntimeError):
         cause: BaseException | None = None,
         exit_code: int | None = None,
         stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, cause=cause)
         self.reason = reason
         self.refused = refused
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class DeadlineExceededError(MCPClientError, TimeoutError):
     """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was.
 
     If a request was waited for, `method` names it, `sent_seconds` says how long ago it was sent (None: it
-    never was), and `heard_seconds` how long ago the server was last heard of.
+    never was), and `heard_seconds` how long ago the server was last heard of. For a child process that did
+    not get ready (`connect`), `stderr_tail` and `stray_lines` are those of a `ConnectError`.
     """
 
     phase: Phase
@@ -145,6 +154,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
     method: str | None
     sent_seconds: float | None
     heard_seconds: float | None
+    stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -155,6 +166,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
         method: str | None = None,
         sent_seconds: float | None = None,
         heard_seconds: float | None = None,
+        stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
         cause: BaseException | None = None,
     ) -> None:
         super().__init__(message, cause=cause)
@@ -163,6 +176,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
         self.method = method
         self.sent_seconds = sent_seconds
         self.heard_seconds = heard_seconds
+        self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class RequestFailedError(MCPClientError):

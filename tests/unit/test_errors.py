@@ -34,7 +34,7 @@ CAUSE = OSError(111, "refused")
 ERRORS: list[MCPClientError] = [
     NotConnectedError("outside", cause=CAUSE),
     NotConnectedError("outside"),
-    ConnectError("no server", cause=CAUSE, exit_code=-9, stderr_tail=("one", "two")),
+    ConnectError("no server", cause=CAUSE, exit_code=-9, stderr_tail=("one", "two"), stray_lines=("a",)),
     ConnectError("no server"),
     SessionLostError("gone", reason="exited", cause=CAUSE, exit_code=1, stderr_tail=("bye",)),
     SessionLostError("gone", reason="eof"),
