@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import anyio
-from mcp import MCPError
 from mcp.types import ListRootsResult
 
 from anyio_mcp import (
     Client,
     ConnectError,
     DeadlineExceededError,
+    MCPError,
     RequestFailedError,
     SessionLostError,
 )

@@ -89,7 +89,7 @@ def test_a_deadline_is_a_timeout_error() -> None:
     assert issubclass(DeadlineExceededError, TimeoutError)
 
 
-@pytest.mark.parametrize("kind", [RequestFailedError, ToolError, ResultSchemaError])
+@pytest.mark.parametrize("kind", [RequestFailedError, ToolError])
 def test_what_concerns_one_request_is_no_runtime_error(kind: type[Exception]) -> None:
     assert not issubclass(kind, RuntimeError | OSError)
 
