@@ -115,6 +115,22 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated traffic: `nox -s fuzz -- --minutes 60 --backend trio`. Without a backend, on both."""
+    session.install("-e", ".[test]")
+    backends = [[]] if "--backend" in session.posargs else [["--backend", "asyncio"], ["--backend", "trio"]]
+    for backend in backends:
+        session.run("python", "-m", "tests.fuzz.run", *backend, *session.posargs)
+
+
+@nox.session
+def lag(session: nox.Session) -> None:
+    """How long the largest messages hold the event loop. The report names the longest steps."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/lag/largest.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """What a call costs, beside the other clients. Prints a table."""
     session.install("-e", ".[bench]")

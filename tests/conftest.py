@@ -13,6 +13,8 @@ from coverage import Coverage
 
 from tests.leaks import child_processes
 
+pytest_plugins = ["tests.lag.plugin"]
+
 
 def pytest_collection_finish() -> None:
     """What collecting the tests has made is no test's garbage: looking through it after each costs more

@@ -32,7 +32,7 @@ async def play(cell: Cell) -> Observed:
     return observed
 
 
-@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.usefixtures("unmeasured", "short_steps")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 def test_a_fault_ends_in_its_outcome_within_its_bound_and_leaves_nothing(cell: Cell, backend: str) -> None:

@@ -167,8 +167,7 @@ class _Compiler:
         if not is_object(schema):
             return NEVER if schema is False else ANY
         if "allOf" in schema:
-            merged: dict[str, Any] = yield self._merged(schema, depth)
-            schema = merged
+            schema = yield self._merged(schema, depth)
         ref = schema.get("$ref")
         if isinstance(ref, str):
             return self._reference(ref)
