@@ -57,7 +57,7 @@ from anyio_mcp.handlers import (
 from anyio_mcp.settings import Callbacks, ClientSettings, own_client_info
 from anyio_mcp.telemetry import SessionStats, server_attributes
 from anyio_mcp.transports.base import Transport
-from anyio_mcp.transports.infer import Auth, Source, infer_transport
+from anyio_mcp.transports.infer import Auth, Source, configured, configured_timeout, infer_transport
 from anyio_mcp.verbs.base import DEFAULT, Timeout
 from anyio_mcp.verbs.prompts import PromptVerbs
 from anyio_mcp.verbs.resources import ResourceVerbs
@@ -132,14 +132,16 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         log_level: LoggingLevel | None = None,
         strict_schemas: bool = False,
     ) -> None:
+        source = configured(source)
         transport = infer_transport(source, auth=auth)
+        seconds = configured_timeout(source)
         self._open(
             ClientSettings(
                 transport=transport,
                 name=name or f"client of {transport.describe}",
                 mode=_checked_mode(mode),
                 prior_discover=prior_discover,
-                timeouts=timeouts or Timeouts(),
+                timeouts=timeouts or (Timeouts() if seconds is None else Timeouts(call=seconds)),
                 heartbeat=heartbeat,
                 restart=restart,
                 limits=limits or Limits(),

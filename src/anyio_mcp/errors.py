@@ -12,7 +12,7 @@ import copy
 import pickle
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
-from mcp import MCPError
+import mcp
 
 from anyio_mcp._text import printable
 
@@ -53,18 +53,19 @@ class MCPClientError(Exception):
         return _restore, (type(self), self.args, state)
 
 
-class ServerError(MCPClientError, MCPError):
+class MCPError(MCPClientError, mcp.MCPError):
     """A JSON-RPC error ended this request: the server's, or that of a handler of this side which the server
     waited for in a round of input.
 
-    `code`, `message`, `data` and `error` are what it sent, verbatim; `str()` is its message, filtered as the
+    The SDK's `mcp.MCPError`, and an error of this library as well: to catch either catches it. `code`,
+    `message`, `data` and `error` are what the server sent, verbatim; `str()` is its message, filtered as the
     text of every error. `cause` is the HTTP status that the error came with, if it came with one.
     """
 
     def __init__(
         self, code: int, message: str, data: Any = None, *, cause: BaseException | None = None
     ) -> None:
-        MCPError.__init__(self, code, message, data)
+        mcp.MCPError.__init__(self, code, message, data)
         self.cause = cause
         self.__cause__ = cause
         _clean(cause)
@@ -80,12 +81,14 @@ class NotConnectedError(MCPClientError, RuntimeError):
 class ConnectError(MCPClientError, RuntimeError):
     """A session could not be established.
 
-    For a child process, `exit_code` (negative: the signal that ended it) and `stderr_tail` (its last
-    lines) say what it left behind; both are empty for other transports.
+    For a child process, `exit_code` (negative: the signal that ended it; None: unknown), `stderr_tail`
+    (its last lines there) and `stray_lines` (the first lines on stdout that were no messages) say what it
+    left behind; they are empty for other transports.
     """
 
     exit_code: int | None
     stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -94,10 +97,12 @@ class ConnectError(MCPClientError, RuntimeError):
         cause: BaseException | None = None,
         exit_code: int | None = None,
         stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, cause=cause)
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class SessionLostError(MCPClientError, RuntimeError):
@@ -105,15 +110,17 @@ class SessionLostError(MCPClientError, RuntimeError):
 
     `reason` is one of: `eof` (the peer ended the stream), `exited` (the child process is gone),
     `expired` (the server forgot the session), `silent` (a dead peer), `closed` (closed on this
-    side), `violation` (the peer broke the protocol beyond repair). `exit_code` and `stderr_tail` are
-    set for child processes. `refused` says that the server turned this very request away without
-    looking at it, so that sending it again, in a new session, cannot do anything twice.
+    side), `violation` (the peer broke the protocol beyond repair). `exit_code`, `stderr_tail` and
+    `stray_lines` are those of a `ConnectError`, for child processes. `refused` says that the server turned
+    this very request away without looking at it, so that sending it again, in a new session, cannot do
+    anything twice.
     """
 
     reason: LossReason
     refused: bool
     exit_code: int | None
     stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -124,19 +131,22 @@ class SessionLostError(MCPClientError, RuntimeError):
         cause: BaseException | None = None,
         exit_code: int | None = None,
         stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, cause=cause)
         self.reason = reason
         self.refused = refused
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class DeadlineExceededError(MCPClientError, TimeoutError):
     """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was.
 
     If a request was waited for, `method` names it, `sent_seconds` says how long ago it was sent (None: it
-    never was), and `heard_seconds` how long ago the server was last heard of.
+    never was), and `heard_seconds` how long ago the server was last heard of. For a child process that did
+    not get ready (`connect`), `stderr_tail` and `stray_lines` are those of a `ConnectError`.
     """
 
     phase: Phase
@@ -144,6 +154,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
     method: str | None
     sent_seconds: float | None
     heard_seconds: float | None
+    stderr_tail: tuple[str, ...]
+    stray_lines: tuple[str, ...]
 
     def __init__(
         self,
@@ -154,6 +166,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
         method: str | None = None,
         sent_seconds: float | None = None,
         heard_seconds: float | None = None,
+        stderr_tail: tuple[str, ...] = (),
+        stray_lines: tuple[str, ...] = (),
         cause: BaseException | None = None,
     ) -> None:
         super().__init__(message, cause=cause)
@@ -162,6 +176,8 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
         self.method = method
         self.sent_seconds = sent_seconds
         self.heard_seconds = heard_seconds
+        self.stderr_tail = stderr_tail
+        self.stray_lines = stray_lines
 
 
 class RequestFailedError(MCPClientError):

@@ -104,10 +104,6 @@ for _fault, _handler in (
     ("a protocol version that is absurd", begins(protocolVersion="-1")),
     ("a protocol version that is no text", begins(protocolVersion=17)),
     ("no protocol version", begins(protocolVersion=None)),
-    ("no server info", begins(serverInfo=None)),
-    ("server info that is none", begins(serverInfo="me")),
-    ("no capabilities", begins(capabilities=None)),
-    ("capabilities that are none", begins(capabilities=[1, 2])),
 ):
     CELLS.add(
         _fault,
@@ -130,7 +126,9 @@ for _fault, _handler in (
     ("a discovery with an empty list of versions", discovers(supportedVersions=[])),
     ("a discovery of older versions only", discovers(supportedVersions=["2025-11-25"])),
     ("a discovery of versions that are no texts", discovers(supportedVersions=[1, None])),
-    ("a discovery without capabilities", discovers(capabilities=None)),
+    ("answers `server/discover` with 500", refuses(-32601, status=500)),
+    ("answers `server/discover` with 501", refuses(-32601, status=501)),
+    ("answers `server/discover` with 502", refuses(-32601, status=502)),
 ):
     CELLS.add(
         _fault,
@@ -138,6 +136,22 @@ for _fault, _handler in (
         BY_HANDSHAKE,
         Scene(fault=_handler, meets=PROBE, speaks="2025-11-25", act=nothing),
         eras=("modern",),
+    )
+CELLS.add(
+    "a discovery without capabilities",
+    "connecting",
+    Outcome(),
+    Scene(fault=discovers(capabilities=None), meets=PROBE, act=nothing),
+    eras=("modern",),
+)
+for _fault, _handler in (
+    ("no server info", begins(serverInfo=None)),
+    ("server info that is none", begins(serverInfo="me")),
+    ("no capabilities", begins(capabilities=None)),
+    ("capabilities that are none", begins(capabilities=[1, 2])),
+):
+    CELLS.add(
+        _fault, "connecting", Outcome(), Scene(fault=_handler, meets=HANDSHAKE, act=nothing), eras=("legacy",)
     )
 CELLS.add(
     "knows no version of ours (-32022)",

@@ -14,8 +14,8 @@ from anyio_mcp import (
     ConnectError,
     DeadlineExceededError,
     Heartbeat,
+    MCPError,
     RequestFailedError,
-    ServerError,
     SessionLostError,
 )
 from tests.faults.matrix import Cell, Era, Observed, Outcome, Phase
@@ -63,7 +63,7 @@ def answered(code: int, status: int | None = None) -> Outcome:
     if status is not None:
         attributes["__cause__.response.status_code"] = status
     return Outcome(
-        raises=ServerError, attributes=attributes, cause=None if status is None else httpx2.HTTPStatusError
+        raises=MCPError, attributes=attributes, cause=None if status is None else httpx2.HTTPStatusError
     )
 
 

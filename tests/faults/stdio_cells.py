@@ -393,13 +393,11 @@ _ENDS: tuple[tuple[str, str, tuple[object, ...], int, tuple[str, ...]], ...] = (
 
 for _fault, _name, _arguments, _code, _stderr in _ENDS:
     for _when, _trigger in (("", "start"), (" on the first message", "begin")):
-        add(
-            _fault + _when,
-            "connecting",
-            refused_to_start(_code, *_stderr),
-            Script(fault=_name, arguments=_arguments, trigger=_trigger),
-            within=AT_ONCE + CLOSE,
-        )
+        _script = Script(fault=_name, arguments=_arguments, trigger=_trigger)
+        _outcome = refused_to_start(_code, *_stderr)
+        add(_fault + _when, "connecting", _outcome, _script, within=AT_ONCE + CLOSE, eras=("legacy",))
+        # It may have ended over a probe that it does not know: a new process is asked without one.
+        add(_fault + _when, "connecting", replaced(), _script, within=AT_ONCE + CLOSE, eras=("modern",))
     add(
         _fault,
         "in flight",
@@ -433,6 +431,15 @@ add(
     refused_to_start(3),
     Script(fault="exits_within_an_answer", arguments=(3,), trigger="begin"),
     within=AT_ONCE + CLOSE,
+    eras=("legacy",),
+)
+add(
+    "exits within an answer",
+    "connecting",
+    replaced(),
+    Script(fault="exits_within_an_answer", arguments=(3,), trigger="begin"),
+    within=AT_ONCE + CLOSE,
+    eras=("modern",),
 )
 add(
     "exits within an answer",
@@ -543,6 +550,15 @@ add(
     refused_to_start(5),
     Script(fault="closes_stdout_and_exits", arguments=(0.2, 5), trigger="begin"),
     within=AT_ONCE + CLOSE,
+    eras=("legacy",),
+)
+add(
+    "closes its output and exits later",
+    "connecting",
+    replaced(),
+    Script(fault="closes_stdout_and_exits", arguments=(0.2, 5), trigger="begin"),
+    within=AT_ONCE + CLOSE,
+    eras=("modern",),
 )
 add(
     "closes its output and exits later",
@@ -557,6 +573,15 @@ add(
     not_connected("closed its output"),
     Script(fault="closes_stdout", trigger="start"),
     within=AT_ONCE + CLOSE,
+    eras=("legacy",),
+)
+add(
+    "closes its output and lives",
+    "connecting",
+    replaced(),
+    Script(fault="closes_stdout", trigger="start"),
+    within=AT_ONCE + CLOSE,
+    eras=("modern",),
 )
 add(
     "closes its output and lives",

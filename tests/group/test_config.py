@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -14,10 +15,12 @@ import httpx2
 import pytest
 
 from anyio_mcp.client import Client
+from anyio_mcp.config import Timeouts
 from anyio_mcp.group import ClientGroup
 from anyio_mcp.mcp_config import MCPConfig, RemoteServer, StdioServer
 from anyio_mcp.transports import infer_transport
 from anyio_mcp.transports.http import StreamableHttpTransport
+from anyio_mcp.transports.sse import SSETransport
 from anyio_mcp.transports.stdio import StdioTransport
 
 URL = "https://example.com/mcp"
@@ -105,9 +108,9 @@ def test_a_server_that_is_not_disabled_is_there(on: dict[str, bool]) -> None:
 
 def test_unknown_keys_are_ignored_and_named_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="anyio_mcp.mcp_config"):
-        one({"command": "x", "timeout": 60, "alwaysAllow": ["s3cret"], "gallery": True})
+        one({"command": "x", "trust": True, "alwaysAllow": ["s3cret"], "gallery": True})
     assert [record.message for record in caplog.records] == [
-        "server 'a': ignored keys: ['alwaysAllow', 'gallery', 'timeout']"
+        "server 'a': ignored keys: ['alwaysAllow', 'gallery', 'trust']"
     ]
 
 
@@ -127,6 +130,143 @@ def test_unknown_keys_are_ignored_and_named_at_debug_level(caplog: pytest.LogCap
 )
 def test_how_a_url_is_reached_is_named_in_many_ways(named: dict[str, str], kind: str) -> None:
     assert one({"url": URL, **named}).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "url"),
+    [
+        ({"serverUrl": URL}, "http", URL),
+        ({"httpUrl": URL}, "http", URL),
+        ({"httpUrl": URL, "url": URL + "/sse"}, "http", URL),
+        ({"httpUrl": URL + "/sse"}, "http", URL + "/sse"),
+        ({"url": URL + "/sse"}, "sse", URL + "/sse"),
+        ({"url": URL + "/SSE/?a=b#c"}, "sse", URL + "/SSE/?a=b#c"),
+        ({"url": URL + "/sse", "type": "http"}, "http", URL + "/sse"),
+        ({"url": URL + "/assess"}, "http", URL + "/assess"),
+        ({"url": URL + "?path=/sse"}, "http", URL + "?path=/sse"),
+        ({"url": "https://${HOST}/sse"}, "sse", "https://example.com/sse"),
+        ({"url": URL, "transportType": "sse"}, "sse", URL),
+        ({"url": URL, "transportType": "streamableHttp"}, "http", URL),
+        ({"url": URL, "type": "remote"}, "http", URL),
+        ({"url": URL, "type": "streamable-http", "transportType": "streamable-http"}, "http", URL),
+        ({"url": URL, "type": "", "command": "", "args": [], "env": {}}, "http", URL),
+    ],
+    ids=str,
+)
+def test_a_url_is_named_and_reached_as_the_programs_that_write_it_mean(
+    server: dict[str, Any], kind: str, url: str
+) -> None:
+    read = one(server)
+    assert (read.kind, read.url) == (kind, url)
+    reached = {"http": StreamableHttpTransport, "sse": SSETransport}[kind]
+    assert type(infer_transport(read)) is reached
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/sse", "http://127.0.0.1:1/a/sse/?x=1"])
+def test_a_url_alone_that_ends_in_sse_is_reached_by_sse(url: str) -> None:
+    assert type(infer_transport(url)) is SSETransport
+    assert type(infer_transport(url.replace("sse", "mcp"))) is StreamableHttpTransport
+
+
+def test_a_member_that_is_null_is_not_there() -> None:
+    every = ("args", "env", "cwd", "envFile", "url", "serverUrl", "type", "transport", "disabled", "enabled")
+    server = one({"command": "x", **dict.fromkeys((*every, "timeout", "headers", "auth"))})
+    assert (server.command, server.args, dict(server.env), server.cwd) == ("x", (), {}, None)
+    assert one({"url": URL, **dict.fromkeys(("command", "headers", "auth", "type", "args"))}).url == URL
+    assert one({"command": "x", "args": ["a", None, "b"]}).args == ("a", "b")
+    assert not parse({"mcpServers": None}).servers
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"context_servers": {"a": {"source": "custom", "command": "x", "args": ["y"], "env": {"K": "v"}}}},
+        {"context_servers": {"a": {"command": {"path": "x", "args": ["y"], "env": {"K": "v"}}}}},
+        {
+            "mcp": {"servers": {"a": {"command": "x", "args": ["y"], "env": {"K": "v"}}}},
+            "editor.fontSize": 12,
+        },
+        {"mcp": {"inputs": [], "servers": {"a": {"command": "x", "args": ["y"], "env": {"K": "v"}}}}},
+        {"a": {"type": "local", "command": "x", "args": ["y"], "env": {"K": "v"}}},
+    ],
+    ids=["zed", "older zed", "settings.json", "with inputs", "local"],
+)
+def test_the_shapes_of_editors_read_as_the_same_server(config: dict[str, Any]) -> None:
+    server = parse(config).only()
+    assert isinstance(server, StdioServer)
+    assert (server.name, server.command, server.args, dict(server.env)) == ("a", "x", ("y",), {"K": "v"})
+
+
+def test_a_server_may_be_called_mcp() -> None:
+    assert parse({"mcp": {"command": "x"}}).only().name == "mcp"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(60, 60.0), (0.5, 0.5), (1000, 1.0), (30_000, 30.0), (999, 999.0)]
+)
+def test_a_timeout_bounds_each_call_unless_the_client_is_told_otherwise(
+    written: float, seconds: float
+) -> None:
+    for server in ({"command": "x", "timeout": written}, {"url": URL, "timeout": written}):
+        assert one(server).timeout == seconds
+        assert Client(server)._timeouts.call == seconds
+        assert Client(MCPConfig.parse(server))._timeouts == Timeouts(call=seconds)
+        assert Client(server, timeouts=Timeouts(call=7))._timeouts.call == 7
+        assert ClientGroup({"a": server})["a"]._timeouts.call == seconds
+
+
+def test_an_env_file_is_read_and_env_wins(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(
+        b"\xef\xbb\xbf# keys\r\nA=1\r\n\nexport B = two words # said\nC='a # b'\n"
+        b'D="x=y" \nE=\nF=a#b\nG="open\n'
+    )
+    server = one({"command": "x", "envFile": str(file), "env": {"A": "mine"}})
+    assert dict(server.env) == {
+        "A": "mine",
+        "B": "two words",
+        "C": "a # b",
+        "D": "x=y",
+        "E": "",
+        "F": "a#b",
+        "G": '"open',
+    }
+    file.write_text("A=1\ns3cret\n")
+    text = refusal(
+        ValueError, {"command": "x", "envFile": "${FOLDER}/.env"}, environ={"FOLDER": str(tmp_path)}
+    )
+    assert text == "server 'a': envFile cannot be read: line 2 is not NAME=value"
+
+
+def test_variables_of_editors_have_a_meaning() -> None:
+    assert one({"command": "x", "cwd": "${workspaceFolder}"}).cwd == str(Path.cwd())
+    assert one({"command": "${userHome}/x"}).command == f"{Path.home()}/x"
+    assert one({"command": "${userHome}"}, environ={"userHome": "mine"}).command == "mine"
+
+
+# --- one bad server -------------------------------------------------------------------------------
+
+BAD: list[Any] = [
+    {"command": "${NOWHERE_AT_ALL}"},
+    {"url": "https://${NOWHERE_AT_ALL}/"},
+    {"url": "ftp://example.com"},
+    {"url": URL, "headers": {"a b": "c"}},
+    {"command": ""},
+    {},
+    7,
+    None,
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_a_bad_server_of_a_configuration_fails_alone_if_failures_are_reported(bad: Any) -> None:
+    config = {"mcpServers": {"good": {"command": "x"}, "bad": bad}}
+    read = MCPConfig.parse(config, on_failure="report")
+    assert list(read.servers) == ["good", "bad"]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        infer_transport(read.servers["bad"])
+    assert "bad" in f"{caught.value} {getattr(caught.value, '__notes__', '')}"
+    assert isinstance(infer_transport(read.servers["good"]), StdioTransport)
 
 
 # --- variables ------------------------------------------------------------------------------------
@@ -220,7 +360,6 @@ def test_variables_come_from_this_process_unless_others_are_given(monkeypatch: p
         ({"command": "x", "args": "-y s3cret"}, TypeError, "args must be a sequence of str, not str"),
         ({"command": "x", "args": {"s3cret": 1}}, TypeError, "args must be a sequence of str, not dict"),
         ({"command": "x", "args": [8080]}, TypeError, "every one of args must be a str, not int"),
-        ({"command": "x", "args": None}, TypeError, "args must be a sequence of str, not NoneType"),
         ({"command": "x", "env": [["K", "s3cret"]]}, TypeError, "env must be a mapping of str to str"),
         ({"command": "x", "env": {"K": True}}, TypeError, "env['K'] must be a str, not bool"),
         ({"command": "x", "env": {1: "s3cret"}}, TypeError, "env has a name of int"),
@@ -233,7 +372,17 @@ def test_variables_come_from_this_process_unless_others_are_given(monkeypatch: p
         ({"url": URL, "type": "sse", "transport": "http"}, ValueError, "contradict each other"),
         ({"command": "x", "type": "http"}, ValueError, "a command cannot be reached over 'http'"),
         ({"command": "x", "disabled": "false"}, TypeError, "disabled must be true or false, not str"),
-        ({"command": "x", "enabled": None}, TypeError, "enabled must be true or false, not NoneType"),
+        ({"command": "x", "enabled": 1}, TypeError, "enabled must be true or false, not int"),
+        ({"url": URL, "type": {"s3cret": 1}}, ValueError, "cannot reach a server over a dict"),
+        ({"url": URL, "transportType": "stdio"}, ValueError, "cannot reach a server over 'stdio'"),
+        ({"url": URL, "timeout": "s3cret"}, TypeError, "timeout must be a number, not str"),
+        ({"url": URL, "timeout": True}, TypeError, "timeout must be a number, not bool"),
+        ({"url": URL, "timeout": -1}, ValueError, "timeout must be a number above 0"),
+        ({"command": "x", "timeout": math.inf}, ValueError, "timeout must be a number above 0"),
+        ({"command": "x", "timeout": math.nan}, ValueError, "timeout must be a number above 0"),
+        ({"command": "x", "envFile": 7}, TypeError, "envFile must be a str, not int"),
+        ({"command": "x", "envFile": "/s3cret/none"}, ValueError, "envFile cannot be read: No such file"),
+        ({"command": "x", "envFile": "/dev/zero"}, ValueError, "envFile cannot be read: it is not"),
     ],
     ids=str,
 )

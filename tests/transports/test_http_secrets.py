@@ -6,11 +6,12 @@ import pickle
 
 import anyio
 import httpx
+import httpx2
 import pytest
 
 from anyio_mcp import Client, ConnectError, RequestFailedError
 from anyio_mcp.transports import StreamableHttpTransport
-from tests.faults.http_server import close, fault_server
+from tests.faults.http_server import Handler, Talk, close, fault_server, garbage, status_500
 from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
@@ -46,3 +47,31 @@ async def test_no_argument_of_a_call_is_in_the_pickle_of_its_failure() -> None:
     assert again.reason == "transport"
     assert type(again.cause) is type(caught.value.cause)
     assert SECRET.encode() not in pickle.dumps(caught.value)
+
+
+def _locals_behind(error: BaseException | None) -> str:
+    """The local variables of all frames but a test's, behind an error and what it came from."""
+    if error is None:
+        return ""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if "/tests/" not in trace.tb_frame.f_code.co_filename:
+            found += repr(dict(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    return found + _locals_behind(error.__cause__) + _locals_behind(error.__context__)
+
+
+async def _redirecting(talk: Talk) -> None:
+    await talk.reply(302, b"", None, {"location": f"http://other.example/?q={SECRET}"})
+
+
+@pytest.mark.parametrize("handler", [_redirecting, close, garbage, status_500])
+async def test_no_secret_is_in_the_local_variables_behind_the_error_of_an_exchange(handler: Handler) -> None:
+    async with fault_server(handler) as server:
+        url = server.url.replace("//", f"//user:{SECRET}@") + f"?key={SECRET}"
+        client = Client(url, mode="2026-07-28", auth=SECRET)
+        with anyio.fail_after(5):
+            async with client:
+                with pytest.raises((RequestFailedError, httpx2.HTTPStatusError)) as caught:
+                    await client.list_tools()
+    assert SECRET not in _locals_behind(caught.value)

@@ -25,8 +25,9 @@ from mcp.types import (
     JSONRPCResponse,
 )
 
+from anyio_mcp.client import Client
 from anyio_mcp.config import Limits, Timeouts
-from anyio_mcp.errors import ConnectError, RequestFailedError, SessionLostError
+from anyio_mcp.errors import ConnectError, DeadlineExceededError, RequestFailedError, SessionLostError
 from anyio_mcp.transports import _child
 from anyio_mcp.transports._pipe import LAST_WORDS_BYTES
 from anyio_mcp.transports.base import (
@@ -978,3 +979,33 @@ async def test_a_server_made_with_the_sdk_answers_initialize():
     assert isinstance(answer, JSONRPCResponse)
     assert answer.id == 0
     assert answer.result["serverInfo"]["name"] == "real"
+
+
+class TestRemarks:
+    """What a server that does not get ready has said, on stderr and on stdout."""
+
+    SILENT = "import sys, time; print('listening on port 3333', flush=True); {} time.sleep(60)"
+    ON_STDERR = "print('sign in \\x1b[2J first', file=sys.stderr, flush=True);"
+
+    @pytest.mark.parametrize(
+        ("more", "said"), [("", "listening on port 3333"), (ON_STDERR, "sign in \\x1b[2J first")]
+    )
+    async def test_a_connect_deadline_says_what_the_server_said(self, more: str, said: str):
+        transport = StdioTransport(sys.executable, ["-S", "-c", self.SILENT.format(more)])
+        with pytest.raises(DeadlineExceededError) as caught:
+            with anyio.fail_after(PATIENCE):
+                async with Client(transport, timeouts=Timeouts(connect=1.5, close=1)):
+                    pytest.fail("connected to a server that does not answer")
+        error = caught.value
+        assert error.phase == "connect"
+        assert said in str(error)
+        assert error.stray_lines == ("listening on port 3333",)
+        assert error.stderr_tail == (("sign in \x1b[2J first",) if more else ())
+
+    async def test_a_server_that_exits_says_the_same(self):
+        program = "print('usage: serve --stdio'); print('x' * 10_000); [print(n) for n in range(10)]"
+        with pytest.raises(ConnectError, match="usage: serve --stdio") as caught:
+            with anyio.fail_after(PATIENCE):
+                async with Client(StdioTransport(sys.executable, ["-S", "-c", program])):
+                    pytest.fail("connected to a server that has exited")
+        assert caught.value.stray_lines == ("usage: serve --stdio", "x" * 500, "0", "1", "2")

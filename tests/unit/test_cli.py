@@ -23,8 +23,10 @@ from mcp.types import (
     CallToolResult,
     EmbeddedResource,
     ImageContent,
+    Implementation,
     Prompt,
     PromptArgument,
+    Resource,
     ResourceLink,
     TextContent,
     TextResourceContents,
@@ -149,8 +151,20 @@ def one_error_line(result: Any) -> str:
 
 
 def test_a_value_that_is_json_is_sent_as_json_and_everything_else_as_a_string() -> None:
-    words = ["a=1", "b=two", "c=[1, 2]", "d=null", 'e="3"', "f=", "g=x=y", "h=-0.5", "i={}", "j=NaN"]
-    assert servers.arguments_of(words) == {
+    words = [
+        "a=1",
+        "b=two",
+        "c=[1, 2]",
+        "d=null",
+        'e="3"',
+        "f=",
+        "g=x=y",
+        "h=-0.5",
+        "i={}",
+        "j=NaN",
+        "k=1e400",
+    ]
+    assert servers.arguments_of(servers.pairs_of(words)) == {
         "a": 1,
         "b": "two",
         "c": [1, 2],
@@ -161,18 +175,61 @@ def test_a_value_that_is_json_is_sent_as_json_and_everything_else_as_a_string() 
         "h": -0.5,
         "i": {},
         "j": "NaN",
+        "k": "1e400",
     }
 
 
 def test_a_value_nested_too_deeply_for_the_parser_is_a_string() -> None:
     deep = "[" * 100_000
-    assert servers.arguments_of([f"a={deep}"]) == {"a": deep}
+    assert servers.arguments_of({"a": deep}) == {"a": deep}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "12345", "12345"),
+        ({"type": "string"}, "null", "null"),
+        ({"type": "string"}, '{"a": 1}', '{"a": 1}'),
+        ({"type": "string"}, '"quoted"', "quoted"),
+        ({"type": ["string", "null"]}, "12345", "12345"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["integer", "string"]}, "12345", 12345),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "true", "true"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"oneOf": [{"type": "string"}, {"type": "array"}]}, "[1]", [1]),
+        ({"type": "number"}, "1", 1),
+        ({"type": "integer"}, "x", "x"),
+        ({"type": 7, "anyOf": 7}, "1", 1),
+        ({"anyOf": [7, {"type": [7]}]}, "1", 1),
+        ({"$ref": "#/$defs/x"}, "1", 1),
+        (True, "1", 1),
+        (None, "1", 1),
+    ],
+)
+def test_a_parameter_that_is_a_text_gets_a_text(schema: Any, text: str, value: Any) -> None:
+    assert servers.arguments_of({"a": text}, {"properties": {"a": schema}}) == {"a": value}
+
+
+@pytest.mark.parametrize("schema", [{}, {"properties": []}, {"properties": {}}, None])
+def test_a_schema_that_says_nothing_changes_nothing(schema: Any) -> None:
+    assert servers.arguments_of({"a": "1"}, schema) == {"a": 1}
+
+
+def test_the_schema_is_asked_for_only_where_it_matters() -> None:
+    assert not servers.need_schema({"a": "text", "b": "NaN", "c": '"quoted"'})
+    assert servers.need_schema({"a": "text", "b": "5"})
+
+
+@pytest.mark.parametrize("text", ["\udcff", '"\\ud800"', '["\\udfff"]', '{"\\ud800": 1}'], ids=ascii)
+def test_what_no_message_can_say_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="argument 'a' is not text in UTF-8"):
+        servers.arguments_of({"a": text})
 
 
 @pytest.mark.parametrize("words", [["a"], ["=1"], ["a=1", "a=2"]])
 def test_an_argument_that_is_not_one_key_and_value_is_a_usage_error(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"key=value|twice"):
-        servers.arguments_of(words)
+        servers.pairs_of(words)
 
 
 def test_a_server_is_a_url_a_script_or_a_command_line(script: str) -> None:
@@ -182,6 +239,40 @@ def test_a_server_is_a_url_a_script_or_a_command_line(script: str) -> None:
     command = servers.source_of("uvx 'a server' --flag")
     assert isinstance(command, StdioTransport)
     assert "uvx" in command.describe
+
+
+def test_a_command_line_gets_this_environment_and_what_is_assigned_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "from the shell")
+    plain = servers.source_of("serve --flag")
+    assert isinstance(plain, StdioTransport)
+    assert plain.env is not None
+    assert plain.env["SERVICE_TOKEN"] == "from the shell"
+    assigned = servers.source_of("SERVICE_TOKEN=hush B='two words' serve A=1")
+    assert isinstance(assigned, StdioTransport)
+    assert assigned.env is not None
+    assert (assigned.command, assigned.args) == ("serve", ("A=1",))
+    assert (assigned.env["SERVICE_TOKEN"], assigned.env["B"]) == ("hush", "two words")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["list", "KEY=hush no-such-command-anywhere --token=hush hush"], 3),
+        (["list", "KEY=hush"], 2),
+        (["list", "ftp://me:hush@example.org/?key=hush"], 2),
+        (["list", "serve 'hush"], 2),
+        (["call", "serve", "tool", "=hush"], 2),
+        (["call", "serve", "tool", "hush"], 2),
+        (["call", "serve", "tool", "a=hush", "a=hush"], 2),
+    ],
+    ids=str,
+)
+def test_no_complaint_repeats_what_may_be_a_secret(words: list[str], code: int) -> None:
+    result = invoke(*words)
+    assert result.exit_code == code
+    assert "hush" not in one_error_line(result)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "missing.py", "it's", "ftp://example.org/x"])
@@ -237,6 +328,7 @@ def test_without_the_extra_the_command_says_how_to_install_it(
         (UsageError("say what"), 2, "UsageError: say what"),
         (UnexpectedOutcomeError("two servers"), 1, "UnexpectedOutcomeError: two servers"),
         (MCPError(-32602, "bad\nparams"), 1, "MCPError(-32602): bad params"),
+        (ValueError("no JSON"), 2, "ValueError: no JSON"),
         (NotConnectedError("not in a context"), 3, "NotConnectedError: not in a context"),
         (TimeoutError(), 3, "TimeoutError"),
         (
@@ -353,6 +445,40 @@ def test_an_answer_without_content_shows_its_structure_and_an_empty_failure_says
     structured = CallToolResult(content=[], structured_content={"a": 1})
     assert json.loads("".join(render.result_as_text(structured))) == {"a": 1}
     assert render.error_text(CallToolResult(content=[], is_error=True)) == "the tool failed without a word"
+
+
+def test_no_name_of_a_server_forges_a_line_of_the_list() -> None:
+    evil = "x()\n  delete_nothing()\x1b[2J\u202e" + "y" * 100_000
+    offer = render.Offer(
+        server=Implementation(name=evil, version=evil),
+        protocol_version=evil,
+        tools=[
+            Tool(name=evil, input_schema={"properties": {evil: {"type": [evil, None, {}]}}}, description=evil)
+        ],
+        resources=[Resource(name=evil, uri=evil, description=evil)],
+        prompts=[Prompt(name=evil, arguments=[PromptArgument(name=evil)])],
+    )
+    lines = [line.plain for line in render.offer_as_text(offer)]
+    assert len(lines) == 7
+    for line in lines:
+        assert line.isprintable()
+        assert len(line) < 2500
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"anyOf": [True, {"type": "string"}]}}},
+        {
+            "properties": {"a": {"enum": [{"x": 1}, None]}, "b": {"type": [1, None, {}]}, "c": 7},
+            "required": {"a": 1},
+        },
+        {"properties": {"a": {"enum": [{"x": 10**1000}]}, "b": {"anyOf": [[], {"type": {}}]}}},
+    ],
+)
+def test_a_signature_is_shown_whatever_the_schema_is(schema: Any) -> None:
+    offer = render.Offer(server=None, protocol_version=None, tools=[Tool(name="t", input_schema=schema)])
+    assert [line.plain for line in render.offer_as_text(offer)][2].startswith("  t(a?: ")
 
 
 # Against a real server

@@ -247,7 +247,7 @@ def test_a_refusal_shows_the_keys_of_a_configuration_and_none_of_its_values() ->
     assert "secret" not in refusal(ValueError, {"urll": "http://secret/", "env": {"KEY": "secret"}})
 
 
-@pytest.mark.parametrize("kind", ["websocket", "stdio", None])
+@pytest.mark.parametrize("kind", ["websocket", "stdio", 7])
 def test_a_transport_we_do_not_speak_is_refused_by_name(kind: Any) -> None:
     assert refusal(ValueError, {"url": URL, "type": kind}) == (
         f"cannot reach a server over {kind!r}; use 'http' or 'sse'"

@@ -17,7 +17,7 @@ from mcp.types import ErrorData
 import anyio_mcp
 from anyio_mcp import ConnectError, RequestFailedError, SessionLostError, ToolError
 from anyio_mcp._text import ERROR_CHARACTERS, get_logger, printable
-from anyio_mcp.errors import MCPClientError, ServerError
+from anyio_mcp.errors import MCPClientError, MCPError
 from anyio_mcp.results import CallToolResult
 from anyio_mcp.transports._httperrors import rebuilt_error
 
@@ -67,7 +67,7 @@ ERRORS: list[MCPClientError] = [
     SessionLostError(EVIL, reason="exited", stderr_tail=(EVIL,)),
     RequestFailedError(EVIL, reason="violation"),
     ToolError(EVIL, result=CallToolResult(content=[], structured_content=None, meta=None, is_error=True)),
-    ServerError(-32000, EVIL, {"x": EVIL}),
+    MCPError(-32000, EVIL, {"x": EVIL}),
 ]
 
 
@@ -77,13 +77,13 @@ def test_the_text_of_every_error_is_one_line_that_does_nothing(error: MCPClientE
 
 
 def test_attributes_keep_what_was_sent() -> None:
-    server = ServerError.from_error_data(ErrorData(code=-1, message=EVIL, data=EVIL))
+    server = MCPError.from_error_data(ErrorData(code=-1, message=EVIL, data=EVIL))
     assert (server.code, server.message, server.data) == (-1, EVIL, EVIL)
     assert SessionLostError("", reason="exited", stderr_tail=(EVIL,)).stderr_tail == (EVIL,)
 
 
 def test_the_text_of_an_error_is_bounded() -> None:
-    assert len(str(ServerError(-1, "x" * 10_000_000))) == ERROR_CHARACTERS + 3
+    assert len(str(MCPError(-1, "x" * 10_000_000))) == ERROR_CHARACTERS + 3
     assert len(str(ConnectError("x" * 10_000_000))) == ERROR_CHARACTERS + 3
 
 
@@ -175,5 +175,7 @@ def test_what_no_handler_shows_is_not_formatted() -> None:
 
 def test_every_logger_of_the_package_has_the_filter() -> None:
     folder = Path(anyio_mcp.__file__).parent
-    using = [path for path in folder.rglob("*.py") if re.search(r"logging\.getLogger\(", path.read_text())]
+    using = [
+        path for path in folder.rglob("*.py") if re.search(r"logging\.getLogger\([^)]", path.read_text())
+    ]
     assert [path.name for path in using] == ["_text.py"]

@@ -9,12 +9,11 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.types import HEADER_MISMATCH, CallToolRequestParams, ListToolsResult, TextContent
 
 from anyio_mcp.client import Client
-from anyio_mcp.errors import DeadlineExceededError, ServerError
+from anyio_mcp.errors import DeadlineExceededError, MCPError
 from anyio_mcp.results import CallToolResult, ResultSchemaError
 from anyio_mcp.testing import PeerRequest, ScriptedPeer, VirtualTime
 from tests.verbs.servers import Era, Scripted, connected, text_result, tool
@@ -298,7 +297,7 @@ class Strict:
             cause = httpx2.HTTPStatusError(
                 "no", request=asked, response=httpx2.Response(self.status, request=asked)
             )
-        error = ServerError(HEADER_MISMATCH, "Mcp-Param-Region is missing", cause=cause)
+        error = MCPError(HEADER_MISMATCH, "Mcp-Param-Region is missing", cause=cause)
         request.fault(error)
         return None
 

@@ -167,7 +167,8 @@ class _Compiler:
         if not is_object(schema):
             return NEVER if schema is False else ANY
         if "allOf" in schema:
-            schema = yield self._merged(schema, depth)
+            merged: dict[str, Any] = yield self._merged(schema, depth)
+            schema = merged
         ref = schema.get("$ref")
         if isinstance(ref, str):
             return self._reference(ref)

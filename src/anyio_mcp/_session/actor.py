@@ -26,7 +26,6 @@ from anyio_mcp._session.watchdog import (
     SessionFailure,
     call_deadline,
     current_deadline,
-    deadline_exceeded,
     probing,
     watch_for_silence,
 )
@@ -40,7 +39,7 @@ from anyio_mcp.errors import (
     SessionLostError,
 )
 from anyio_mcp.telemetry import record_session, server_attributes
-from anyio_mcp.transports.base import Connection, Transport
+from anyio_mcp.transports.base import Connection, Remarks, Transport
 
 logger = get_logger(__name__)
 
@@ -95,6 +94,7 @@ class SessionActor:
         self._ready_at = 0.0
         self._session: TypedSession | None = None
         self._dispatcher: SessionDispatcher | None = None
+        self._connection: Connection | None = None
 
     @property
     def state(self) -> SessionState:
@@ -229,6 +229,7 @@ class SessionActor:
                     except Exception as error:
                         self._end(self._connect_error(error))
                         return
+                    self._connection = connection
                     self._dispatcher = SessionDispatcher(
                         connection, failure=self._failure, end=self._end, timeouts=settings.timeouts
                     )
@@ -331,6 +332,7 @@ class SessionActor:
                 cause=error,
                 exit_code=error.exit_code,
                 stderr_tail=error.stderr_tail,
+                stray_lines=error.stray_lines,
             )
         if isinstance(error, MCPError | ConnectError | DeadlineExceededError) or _is_status(error):
             return error
@@ -340,8 +342,15 @@ class SessionActor:
     def _too_slow(self) -> DeadlineExceededError:
         settings = self._settings
         seconds = settings.timeouts.connect_seconds
-        what = f"connecting to {settings.transport.describe}"
-        return deadline_exceeded(what, seconds=seconds, phase="connect")
+        text = f"connecting to {settings.transport.describe} did not finish within {seconds:g} seconds"
+        remarks = Remarks() if self._connection is None else self._connection.remarks()
+        return DeadlineExceededError(
+            f"{text}: {remarks}" if str(remarks) else text,
+            phase="connect",
+            seconds=seconds,
+            stderr_tail=remarks.stderr_tail,
+            stray_lines=remarks.stray_lines,
+        )
 
     def _cancelled(self) -> MCPClientError:
         text = "the task group of the session was cancelled"

@@ -9,7 +9,6 @@ A member that is null, and an empty array where an object belongs (PHP knows no 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -48,10 +47,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anyio_mcp._session.pruning import read_model
 from anyio_mcp._session.watchdog import current_deadline
+from anyio_mcp._text import get_logger
 from anyio_mcp.content import OddMessage, OddPromptResult, OddToolResult, UnknownContent
 from anyio_mcp.errors import RequestFailedError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_TTL_MS: Final = 2**53
 """What `ttlMs` is at most taken for: the largest number that JSON carries without loss everywhere."""

@@ -21,7 +21,7 @@ from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
 from anyio_mcp._session.notifications import Notifications
 from anyio_mcp._text import get_logger
-from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._inbox import IncomingStream
 from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming, RequestFault, Violation
 
@@ -142,7 +142,7 @@ class Receiver:
             case JSONRPCError(id=None):
                 self.violations.add(f"an error for no request: {item.error.message[:200]}")
             case JSONRPCError():
-                self.calls.reject(cast("str | int", item.id), ServerError.from_error_data(item.error))
+                self.calls.reject(cast("str | int", item.id), MCPError.from_error_data(item.error))
             case RequestFault():
                 known = self.calls.reject(item.request_id, item.error)
                 if not known and getattr(item.error, "reason", None) == "violation":
@@ -151,7 +151,8 @@ class Receiver:
     def _take_notification(self, item: JSONRPCNotification) -> None:
         params = item.params
         if item.method == "notifications/progress" and params is not None:
-            self._take_progress(params)
+            if not self._take_progress(params):
+                return  # counted, and nothing that a handler could read
         elif item.method == "notifications/cancelled":
             request_id = as_request_id((params or {}).get("requestId"))
             if request_id is not None:
@@ -167,20 +168,22 @@ class Receiver:
         if not run_notify_intercept(self.intercept, item.method, params):
             self.notifications.take(item.method, params)
 
-    def _take_progress(self, params: dict[str, Any]) -> None:
+    def _take_progress(self, params: dict[str, Any]) -> bool:
+        """Hand progress to the call it is about. False if it is malformed, which is counted."""
         token = as_request_id(params.get("progressToken"))
         total, message = params.get("total"), params.get("message")
         if token is None or not (message is None or isinstance(message, str)):
             self.violations.add("a malformed progress notification")
-            return
+            return False
         try:
             update = Progress(
                 _number(params.get("progress")), None if total is None else _number(total), message
             )
         except ValueError as error:
             self.violations.add(f"a malformed progress notification: {error}")
-            return
+            return False
         self.calls.report_progress(token, update)
+        return True
 
 
 def _at_hand(incoming: ObjectReceiveStream[Incoming]) -> Incoming | None:

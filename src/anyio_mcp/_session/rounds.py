@@ -14,7 +14,7 @@ from mcp.client.session import ClientRequestContext
 from mcp.types import ErrorData, InputRequest, InputRequiredResult, InputResponse, InputResponses
 
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
-from anyio_mcp.errors import RequestFailedError, ServerError
+from anyio_mcp.errors import MCPError, RequestFailedError
 
 if TYPE_CHECKING:
     from anyio_mcp._session.typed import TypedSession
@@ -40,7 +40,7 @@ async def finish_rounds(
     """The final result, after as many rounds of input as the server wants, up to `max_rounds`: a server
     that never stops asking is no better than one that never answers.
 
-    Raises `ServerError` when a handler refuses, `RequestFailedError` (`violation`) past the last round, and
+    Raises `MCPError` when a handler refuses, `RequestFailedError` (`violation`) past the last round, and
     whatever the guard of a call raises.
     """
     current = first
@@ -82,7 +82,7 @@ async def answer_all(session: TypedSession, requests: dict[str, InputRequest]) -
             if not isinstance(response, ErrorData):
                 answers[key] = response
                 return
-            refusals.append(ServerError.from_error_data(response))
+            refusals.append(MCPError.from_error_data(response))
         finally:
             slots.give_back()
         tasks.cancel_scope.cancel()

@@ -28,12 +28,14 @@ from mcp.types import (
     Implementation,
     InitializeResult,
     ListRootsResult,
+    ListToolsRequest,
     ListToolsResult,
     LoggingLevel,
     LoggingMessageNotificationParams,
     PaginatedRequestParams,
     Request,
 )
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anyio_mcp._sendable import check_sendable
@@ -42,6 +44,7 @@ from anyio_mcp._session.checking import ResultChecker
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
+from anyio_mcp._session.header_annotations import lightened
 from anyio_mcp._session.negotiation import KnownEra, negotiate
 from anyio_mcp._session.reading import Answer, LenientDispatcher, current_answer, read_result
 from anyio_mcp._session.responses import ResponseCache
@@ -180,11 +183,29 @@ class TypedSession(ClientSession):
     async def list_tools(self, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
         """One page of tools. A listing of one page is what results are checked against from now on."""
         changes = self.catalog.changes
-        result = await super().list_tools(params=params)
+        if self.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            result = await self._list_annotated_tools(params)
+        else:
+            result = await super().list_tools(params=params)
         is_all = (params is None or params.cursor is None) and result.next_cursor is None
         if is_all and changes == self.catalog.changes:
             self.catalog.learn(result.tools)
         return result
+
+    async def _list_annotated_tools(self, params: PaginatedRequestParams | None) -> ListToolsResult:
+        """The SDK's session searches the input schemas of what it lists; it is given only what it must."""
+        page = _served.get()
+        if page is None:
+            page = await self.send_request(ListToolsRequest(params=params), ListToolsResult)
+        tools = await lightened(page.tools)
+        token = _served.set(page.model_copy(update={"tools": [light for _, light in tools]}))
+        try:
+            searched = await super().list_tools(params=params)
+        finally:
+            _served.reset(token)
+        kept = {id(light) for light in searched.tools}
+        page.tools = [tool for tool, light in tools if id(light) in kept]
+        return page
 
     @property
     def cache_hits(self) -> int:

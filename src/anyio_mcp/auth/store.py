@@ -194,10 +194,8 @@ def _write(path: Path, record: str) -> None:
     # modes to the umask.
     for each in reversed((directory, *directory.parents)):
         each.mkdir(mode=0o700, exist_ok=True)
-    if sys.platform != "win32":
-        status = directory.stat()
-        if status.st_mode & 0o022 or status.st_uid != os.geteuid():
-            raise PermissionError(f"others can write to the directory of the tokens: {directory}")
+    if sys.platform != "win32" and directory.stat().st_mode & 0o022:
+        raise PermissionError(f"others can write to the directory of the tokens: {directory}")
     # Another process reads the file before or after, never half of it. mkstemp makes it with mode 0600.
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=directory)
     try:

@@ -2,6 +2,8 @@
 
     app           the commands and their options
     servers       SERVER and key=value as typed -> a transport and arguments
+    running       the event loop of a command, and the signals that end it
+    output        stdout, stderr and log records: nothing of them is a traceback
     outcome       an exception -> one line and an exit code
     render        what a server offers and answers, as text or JSON
     demo          the demo: one client, many tasks, and a server that gets killed

@@ -2,7 +2,7 @@
 
 Knows the exceptions, not the commands. 1 means that the server answered with an error, 3 that there
 was no answer: it could not be reached, was lost, or did not answer in time. 2, a usage error, is
-`UsageError` here and whatever typer finds itself.
+`UsageError` here and whatever typer finds itself. 4 means that the answer came and could not be written.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from anyio_mcp.errors import (
 ANSWERED_WITH_ERROR: Final = 1
 USAGE: Final = 2
 NO_ANSWER: Final = 3
+UNWRITTEN: Final = 4
 
 _LONGEST_LINE: Final = 600
 """Characters of an error line. A server may put a whole page into its message."""
@@ -44,6 +45,9 @@ def exit_code(error: Exception) -> int:
         return USAGE
     if isinstance(error, ToolError | MCPError | UnexpectedOutcomeError):
         return ANSWERED_WITH_ERROR
+    if isinstance(error, TypeError | ValueError):
+        # With these two the client refuses what could never work, before anything is sent.
+        return USAGE
     return NO_ANSWER
 
 

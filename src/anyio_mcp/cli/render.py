@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from mcp.types import (
     AudioContent,
@@ -31,6 +31,9 @@ from rich.text import Text
 from anyio_mcp._text import printable
 from anyio_mcp.content import UnknownContent
 
+_LONGEST_NAME: Final = 1000
+"""Characters of a name, a signature or a description in a list; JSON has all of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
@@ -42,6 +45,8 @@ class Offer:
     resources: Sequence[Resource] = ()
     templates: Sequence[ResourceTemplate] = ()
     prompts: Sequence[Prompt] = ()
+    failures: Sequence[tuple[str, Exception]] = ()
+    """The lists that were asked for in vain, and why."""
 
 
 def as_json(value: Any) -> str:
@@ -69,7 +74,8 @@ def offer_as_json(offer: Offer) -> str:
 
 def offer_as_text(offer: Offer) -> Iterator[Text]:
     name = f"{offer.server.name} {offer.server.version}" if offer.server else "a server without a name"
-    yield Text.assemble((printable(name), "bold"), f"  (MCP {offer.protocol_version})")
+    version = printable(str(offer.protocol_version), _LONGEST_NAME)
+    yield Text.assemble((printable(name, _LONGEST_NAME), "bold"), f"  (MCP {version})")
     sections = (
         ("tools", [(_signature(tool), tool.description) for tool in offer.tools]),
         ("resources", [(resource.uri, resource.description) for resource in offer.resources]),
@@ -81,7 +87,8 @@ def offer_as_text(offer: Offer) -> Iterator[Text]:
             yield Text(title, style="cyan")
         for head, description in entries:
             about = _first_line(description)
-            yield Text.assemble("  ", (printable(str(head)), "bold"), (f"  {about}" if about else "", "dim"))
+            shown = printable(str(head), _LONGEST_NAME)
+            yield Text.assemble("  ", (shown, "bold"), (f"  {about}" if about else "", "dim"))
     if not any(entries for _, entries in sections):
         yield Text("offers no tools, resources or prompts")
 
@@ -140,9 +147,12 @@ def _type(schema: Any) -> str:
         return "|".join(json.dumps(item) for item in cast("list[Any]", choices))
     # One level only: a schema may nest for ever, a line may not.
     if isinstance(options := fields.get("anyOf"), list):
-        kinds = (cast("Mapping[str, Any]", item).get("type", "any") for item in cast("list[Any]", options))
-        return "|".join(str(item) for item in kinds)
+        return "|".join(_kind(item) for item in cast("list[Any]", options))
     return "any"
+
+
+def _kind(schema: Any) -> str:
+    return str(cast("Mapping[str, Any]", schema).get("type", "any")) if isinstance(schema, Mapping) else "any"
 
 
 def _prompt(prompt: Prompt) -> str:
@@ -152,5 +162,5 @@ def _prompt(prompt: Prompt) -> str:
 
 
 def _first_line(description: str | None) -> str:
-    lines = (description or "").strip().splitlines()
+    lines = (description or "")[:_LONGEST_NAME].strip().splitlines()
     return printable(lines[0]) if lines else ""

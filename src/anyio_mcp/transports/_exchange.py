@@ -14,7 +14,7 @@ import anyio
 import httpx2
 from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._forgotten import verdict
@@ -249,10 +249,10 @@ class RequestExchange:
         made in a session of its own."""
         said = getattr(item, "error", None)
         session_id = self.stamp.session_id
-        if session_id is None or not isinstance(said, ErrorData | ServerError) or self._settled:
+        if session_id is None or not isinstance(said, ErrorData | MCPError) or self._settled:
             return
         if verdict(session_id, code=said.code, text=said.message) != "known":
-            cause = said if isinstance(said, ServerError) else ServerError(said.code, said.message, said.data)
+            cause = said if isinstance(said, MCPError) else MCPError(said.code, said.message, said.data)
             self._wire.doubt(self._wire.forgotten(cause))
 
     def _violation(self, what: str) -> RequestFailedError:

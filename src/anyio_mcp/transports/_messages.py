@@ -17,7 +17,7 @@ from mcp.types import (
 from pydantic_core import to_json
 
 from anyio_mcp.config import Limits
-from anyio_mcp.errors import ServerError
+from anyio_mcp.errors import MCPError
 from anyio_mcp.transports._reading import Received, read_messages
 from anyio_mcp.transports._sse import SseEvent, SseOverflow
 from anyio_mcp.transports.base import RequestFault, Violation
@@ -66,7 +66,7 @@ def settles(item: Received, request_id: RequestId) -> JSONRPCResponse | JSONRPCE
     """
     match item:
         case JSONRPCError(id=None):
-            return RequestFault(request_id, ServerError.from_jsonrpc_error(item))
+            return RequestFault(request_id, MCPError.from_jsonrpc_error(item))
         case JSONRPCResponse() | JSONRPCError():
             return item if same_id(item.id, request_id) else None
         case RequestFault():

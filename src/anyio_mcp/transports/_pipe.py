@@ -16,7 +16,7 @@ from anyio_mcp.config import Limits
 from anyio_mcp.errors import LossReason, RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._child import END_OF_PIPE, ChildProcess
 from anyio_mcp.transports._inbox import Inbox
-from anyio_mcp.transports._lines import Line, LineFramer, read_line
+from anyio_mcp.transports._lines import Line, LineFramer, Oversized, read_line
 from anyio_mcp.transports._messages import encode_message
 from anyio_mcp.transports.base import (
     Connection,
@@ -24,7 +24,9 @@ from anyio_mcp.transports.base import (
     Incoming,
     Liveness,
     Outgoing,
+    Remarks,
     RequestFault,
+    Violation,
 )
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -41,6 +43,11 @@ LAST_WORDS_BYTES: Final = 256 * 1024
 """The most to read after an exit. Pipes and buffers hold less, so more of it is not the server's: a
 descendant that writes without end must not delay the news."""
 
+STRAY_LINES: Final = 5
+"""How many of the first lines on stdout that are no messages are kept for errors."""
+
+_STRAY_BYTES: Final = 500
+
 
 @final
 class PipeConnection(Connection):
@@ -55,6 +62,7 @@ class PipeConnection(Connection):
         "_left_seconds",
         "_limits",
         "_reading",
+        "_stray",
         "_suspicion",
         "_waiting_since",
         "_writing",
@@ -64,6 +72,8 @@ class PipeConnection(Connection):
         self._child = child
         self._limits = limits
         self._inbox = Inbox()
+        # Full: what follows is counted as violations and otherwise left out.
+        self._stray: list[str] = []
         self._last_traffic = self._waiting_since = anyio.current_time()
         self._reading: anyio.CancelScope | None = None
         self._writing: anyio.CancelScope | None = None
@@ -90,6 +100,9 @@ class PipeConnection(Connection):
         """A process that lives and whose pipes stand is busy, however long it says nothing; one that is
         stopped will not say anything."""
         return Liveness.STOPPED if self._child.is_stopped else Liveness.UNKNOWN
+
+    def remarks(self) -> Remarks:
+        return Remarks(self._child.stderr_tail, tuple(self._stray))
 
     async def send(self, outgoing: Outgoing) -> None:
         """Write one message. Waits for as long as the server does not read and its pipe is full.
@@ -141,6 +154,8 @@ class PipeConnection(Connection):
     async def _hand_on(self, lines: list[Line]) -> None:
         for line in lines:
             for item in read_line(line, self._limits):
+                if isinstance(item, Violation) and len(self._stray) < STRAY_LINES:
+                    self._stray.append(_beginning(line))
                 await self._inbox.put(item, len(line) if isinstance(line, bytearray) else 0)
 
     def close(self) -> None:
@@ -216,13 +231,14 @@ class PipeConnection(Connection):
         child, suspicion = self._child, self._suspicion
         if suspicion is None or (child.exited.is_set() and suspicion.reason != "closed"):
             suspicion = SessionLostError(child.farewell, reason="exited")
-        text, tail = str(suspicion), child.stderr_tail
+        text, remarks = str(suspicion), self.remarks()
         return SessionLostError(
-            f"{text}: {tail[-1]}" if tail else text,
+            f"{text}: {remarks}" if str(remarks) else text,
             reason=suspicion.reason,
             cause=suspicion.cause,
             exit_code=child.exit_code,
-            stderr_tail=tail,
+            stderr_tail=remarks.stderr_tail,
+            stray_lines=remarks.stray_lines,
         )
 
     def _end(self, error: SessionLostError) -> None:
@@ -233,6 +249,12 @@ class PipeConnection(Connection):
         if self._writing is not None:
             # Somebody else may hold the other end of the pipe, and never read it.
             self._writing.cancel()
+
+
+def _beginning(line: Line) -> str:
+    """As much of a line as an error has room for."""
+    data = line.head if isinstance(line, Oversized) else line
+    return data[:_STRAY_BYTES].decode("utf-8", "replace").rstrip()
 
 
 def _deliver_receipt(outgoing: Outgoing, failure: Exception | None) -> None:

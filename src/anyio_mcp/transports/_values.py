@@ -15,8 +15,16 @@ def holds_more_values(data: bytes | bytearray, limit: int) -> bool:
     Exact for JSON, apart from an empty container, which counts as two. For anything else it is a bound of
     what a parser can make of it.
     """
-    # Each value but the first follows a comma or an opening bracket.
-    if len(data) <= limit or 1 + _marks(data) <= limit:
+    # Each value but the first follows a comma or an opening bracket. What a server means to be too much has
+    # too much in its beginning already, and is not read to its end.
+    beginning = 8 * limit
+    if len(data) > 2 * beginning and _counts_more(data[:beginning], limit):
+        return True
+    return len(data) > limit and _counts_more(data, limit)
+
+
+def _counts_more(data: bytes | bytearray, limit: int) -> bool:
+    if 1 + _marks(data) <= limit:
         return False
     # There may be that many marks inside of strings only. What is in strings is cut out: escaped backslashes
     # first, since what they stand before is no escape, then escaped quotes, then every other piece.

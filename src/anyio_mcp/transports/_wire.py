@@ -12,7 +12,7 @@ import httpx2
 from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
 
 from anyio_mcp.config import Limits
-from anyio_mcp.errors import RequestFailedError, ServerError, SessionLostError
+from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._forgotten import verdict
 from anyio_mcp.transports._headers import SessionHeaders, Stamp
 from anyio_mcp.transports._httpclient import HttpRequester
@@ -71,7 +71,7 @@ async def refusal(
     for message in errors:
         if message.id is None or same_id(message.id, message_id):
             said = message.error
-            return ServerError(said.code, said.message, said.data, cause=error)
+            return MCPError(said.code, said.message, said.data, cause=error)
     return error
 
 

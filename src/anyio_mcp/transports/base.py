@@ -100,6 +100,21 @@ class Liveness(Enum):
     """The process of the peer is stopped, as the operating system says: it cannot answer."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Remarks:
+    """What the program behind a connection said that was no message: the best there is to know of a server
+    that starts and does not answer."""
+
+    stderr_tail: tuple[str, ...] = ()
+    stray_lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The line most likely to say why; empty if there is none."""
+        if self.stderr_tail:
+            return self.stderr_tail[-1]
+        return self.stray_lines[0] if self.stray_lines else ""
+
+
 class Connection(Protocol):
     """One live connection, used by one session."""
 
@@ -128,6 +143,10 @@ class Connection(Protocol):
     def liveness(self) -> Liveness:
         """What is known of the peer, by other evidence than its silence. Does not wait."""
         return Liveness.UNKNOWN
+
+    def remarks(self) -> Remarks:
+        """What the peer said beside its messages, so far. Does not wait."""
+        return Remarks()
 
 
 class Transport(Protocol):

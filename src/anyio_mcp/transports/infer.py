@@ -13,7 +13,8 @@ from mcp.server import Server
 from mcp.server.mcpserver import MCPServer
 from pydantic import AnyUrl
 
-from anyio_mcp.mcp_config import MCPConfig, RemoteServer, ServerConfig, StdioServer
+from anyio_mcp.errors import fresh
+from anyio_mcp.mcp_config import BrokenServer, MCPConfig, RemoteServer, ServerConfig, StdioServer, ends_in_sse
 from anyio_mcp.transports._authentication import Auth
 from anyio_mcp.transports.base import Transport
 from anyio_mcp.transports.http import StreamableHttpTransport
@@ -51,17 +52,14 @@ def infer_transport(source: Source, *, auth: Auth | None = None) -> Transport:
     `TypeError` for what cannot be a server, `ValueError` for what could be but is none; both say what
     can. `auth` is for URLs only.
     """
-    if isinstance(source, Mapping):
-        source = MCPConfig.parse(cast("Mapping[str, Any]", source))
-    if isinstance(source, MCPConfig):
-        source = source.only()
-    if isinstance(source, StdioServer | RemoteServer):
+    source = configured(source)
+    if isinstance(source, StdioServer | RemoteServer | BrokenServer):
         return _from_config(source, auth)
     if isinstance(source, StdioServerParameters):
         source = _from_parameters(source)
     url = _as_url(source)
     if url is not None:
-        return StreamableHttpTransport(url, auth=auth)
+        return _at_url(url, None, auth)
     if auth is not None:
         raise ValueError(f"auth= is for http(s) URLs; give it to the transport itself for {source!r}")
     if isinstance(source, Path | str):
@@ -77,6 +75,25 @@ def infer_transport(source: Source, *, auth: Auth | None = None) -> Transport:
     if callable(source) and not isinstance(source, type):
         return StreamsTransport(source)
     raise TypeError(f"cannot tell how to reach {source!r}; a client takes {_ACCEPTED}")
+
+
+def configured(source: Source) -> Source:
+    """The one server of a configuration, read; any other source as it is. Raises what `MCPConfig` raises."""
+    if isinstance(source, Mapping):
+        source = MCPConfig.parse(cast("Mapping[str, Any]", source))
+    return source.only() if isinstance(source, MCPConfig) else source
+
+
+def configured_timeout(source: Source) -> float | None:
+    """Seconds for each call, if `source` is a server whose configuration says so."""
+    return source.timeout if isinstance(source, StdioServer | RemoteServer) else None
+
+
+def _at_url(url: str, headers: Mapping[str, str] | None, auth: Any) -> Transport:
+    """The transport to a URL of which nobody has said how it is reached."""
+    if ends_in_sse(url):
+        return SSETransport(url, headers=headers, auth=auth)
+    return StreamableHttpTransport(url, headers=headers, auth=auth)
 
 
 def _as_url(source: object) -> str | None:
@@ -102,6 +119,8 @@ def _from_parameters(source: StdioServerParameters) -> StdioTransport:
 
 def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
     """The transport to a server of a configuration, which must be able to work."""
+    if isinstance(server, BrokenServer):
+        raise fresh(server.error)
     try:
         if isinstance(server, RemoteServer):
             return _remote(server, auth or server.auth)
@@ -113,6 +132,8 @@ def _from_config(server: ServerConfig, auth: Auth | None) -> Transport:
 
 def _remote(server: RemoteServer, auth: Any) -> Transport:
     """The transport for each kind of remote server."""
+    if not server.is_declared:
+        return _at_url(server.url, server.headers, auth)
     if server.kind == "sse":
         return SSETransport(server.url, headers=server.headers, auth=auth)
     return StreamableHttpTransport(server.url, headers=server.headers, auth=auth)

@@ -16,7 +16,13 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.abc import ObjectReceiveStream
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
-from mcp.types import RequestId
+from mcp.types import (
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
 
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import RequestFailedError, SessionLostError
@@ -28,6 +34,8 @@ from anyio_mcp.transports.base import (
     Transport,
     Violation,
 )
+
+_MESSAGES: Final = (JSONRPCRequest, JSONRPCNotification, JSONRPCResponse, JSONRPCError)
 
 StreamPair: TypeAlias = tuple[Any, Any]
 """`(read, write)`: the first yields `SessionMessage | Exception`, the second takes `SessionMessage`."""
@@ -124,8 +132,8 @@ class _StreamsConnection(Connection):
         failure: Exception | None = None
         try:
             await self._write.send(SessionMessage(outgoing.message, metadata))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            text = "the transport takes no messages any more"
+        except Exception as error:  # closed, or whatever a transport of other makes raises
+            text = f"the transport takes no messages any more: {type(error).__name__}: {error}"
             failure = RequestFailedError(text, reason="transport", cause=error)
             self._error = self._error or failure
             # Half a connection is none: leaving ends the reading side too, and with it the session.
@@ -142,10 +150,13 @@ class _StreamsConnection(Connection):
             item = await self._read.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
             return await self._lost()
+        except Exception as error:  # whatever a transport of other makes raises
+            self._error = self._error or error
+            return await self._lost()
         self._last_traffic = anyio.current_time()
-        if isinstance(item, SessionMessage):
+        if isinstance(item, SessionMessage) and isinstance(item.message, _MESSAGES):
             return item.message
-        return Violation(f"{type(item).__name__}: {item}"[:200])
+        return Violation(f"{type(item).__name__}: {_text_of(item)}"[:200])
 
     async def _lost(self) -> ConnectionLost:
         with anyio.move_on_after(_CAUSE_PATIENCE):
@@ -172,3 +183,11 @@ class _Incoming(ObjectReceiveStream[Incoming]):
     async def aclose(self) -> None:
         self._over = True
         await anyio.lowlevel.checkpoint()
+
+
+def _text_of(item: object) -> str:
+    """What an item says of itself. It is of another make, and may not be able to."""
+    try:
+        return str(item)
+    except Exception as error:
+        return f"without a text ({type(error).__name__})"

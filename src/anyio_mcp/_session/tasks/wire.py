@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, final, get_args
 from mcp.types import ErrorData
 from pydantic import ValidationError
 
-from anyio_mcp.errors import MCPClientError, RequestFailedError, ServerError
+from anyio_mcp.errors import MCPClientError, MCPError, RequestFailedError
 
 TaskStatus: TypeAlias = Literal["working", "input_required", "completed", "failed", "cancelled"]
 
@@ -161,7 +161,7 @@ def _object(task: Mapping[str, Any], key: str) -> dict[str, Any]:
 def _failure(snapshot: TaskSnapshot, raw: object) -> Exception:
     """The server's JSON-RPC error, as the plain call would have raised it."""
     try:
-        return ServerError.from_error_data(ErrorData.model_validate(raw))
+        return MCPError.from_error_data(ErrorData.model_validate(raw))
     except ValidationError:
         return failure_of(snapshot)
 
