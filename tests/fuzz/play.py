@@ -47,7 +47,7 @@ from tests.lag.plugin import ORDINARY
 
 CHILD: Final = Path(__file__).with_name("child.py")
 TYPED: Final = (MCPClientError, MCPError, httpx2.HTTPStatusError)
-PATIENCE: Final = 0.5
+PATIENCE: Final = 0.3
 """Seconds a call may take whose server is wrong: an answer that cannot be recognized never comes."""
 AMPLE: Final = 30.0
 """Seconds for what has to succeed, on a busy machine."""
@@ -201,6 +201,8 @@ def altered(case: Case, result: Any) -> list[str]:
     sent = expected(case, "tools/call")
     if sent is None or sent.get("resultType", "complete") != "complete":
         return []
+    if any(place in str(sent) for place in (traffic.ID, traffic.TOKEN)):
+        return []  # A value became a place that the server fills.
     if "structuredContent" in sent and not same(sent["structuredContent"], result.structured_content):
         return [f"altered: {sent['structuredContent']!r:.300} came as {result.structured_content!r:.300}"]
     content = sent.get("content")

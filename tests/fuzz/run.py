@@ -34,10 +34,12 @@ from tests.fuzz.play import Reports, long_steps, world
 from tests.lag.meter import Meter
 from tests.leaks import child_processes, open_sockets
 
-WORKERS: Final = {"stdio": 4, "http": 4, "sse": 4, "schema": 1, "oauth": 4, "config": 1}
+WORKERS: Final = {"stdio": 8, "http": 10, "sse": 10, "schema": 4, "oauth": 8, "config": 1}
 """Side by side, for each target and era. The more, the more often its cases wait for what never comes."""
 BATCH: Final = 100
 """Cases that one client plays before it is left, and what it leaves behind is looked at."""
+OF_EVERYBODY: Final = ("a step held", "logged")
+"""How findings begin that may be of any case that is being played."""
 STUCK: Final = 150.0
 """Seconds after which a case hangs, and everything else is stopped to say where."""
 GROWTH: Final = 64 * 1024 * 1024
@@ -137,13 +139,15 @@ async def confirm(ledger: Ledger, meter: Meter, reports: Reports, *, keep: Path 
             continue
         case = from_token(token)
         found = await alone(case, meter, reports)
-        if not found:
+        if not found and suspicion.startswith(OF_EVERYBODY):
             print(f"only beside others: {token}  {suspicion[:500]}", flush=True)
             continue
+        # What was wrong with the case itself may need what its client had met before.
+        found = found or [f"in a sequence, not alone: {suspicion}"]
         kind = found[0]
         seen[kind[:60]] += 1
         # Of one kind the first is looked at closely, and three are named.
-        if seen[kind[:60]] == 1 and case.target != "config":
+        if seen[kind[:60]] == 1 and case.target != "config" and not kind.startswith("in a sequence"):
             case = await shrunk(case, kind, meter, reports)
         if seen[kind[:60]] <= 3:
             what = f"{token} ({case.verb}): {kind[:1500]}\n    says {case.says!r:.1500}"

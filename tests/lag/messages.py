@@ -92,6 +92,8 @@ FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
     "notifications that are none": lambda size: b'{"jsonrpc":"2.0","method":5}\n' * (size // 30),
     "empty objects by line": lambda size: b"{}\n" * (size // 3),
     "blank lines": lambda size: b"\n" * size,
+    "lines of a blank": lambda size: b" \n" * (size // 2),
+    "lines of a carriage return": lambda size: b"\r\n" * (size // 2),
     "answers nobody waits for": lambda size: b'{"jsonrpc":"2.0","id":-5,"result":{}}\n' * (size // 40),
     "requests": lambda size: b'{"jsonrpc":"2.0","id":5,"method":"ping"}\n' * (size // 41),
 }

@@ -54,8 +54,12 @@ class LineFramer:
         lines: list[Line] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._add(data[start:end])
-            lines += self._end_line()
+            if end == start and not self._size:
+                # A line with nothing in it. A chunk may be nothing else: each must cost next to nothing.
+                self._at_start = False
+            else:
+                self._add(data[start:end])
+                lines += self._end_line()
             start = end + 1
         self._add(data[start:])
         return lines
