@@ -388,7 +388,7 @@ async def test_a_listing_over_a_server_that_hangs_in_connect_is_bounded_by_its_o
 @in_time
 async def test_an_answer_that_breaks_the_protocol_is_reported_too() -> None:
     servers = peers("a b")
-    servers["a"].on("tools/list", {"tools": [{"name": 1}]})
+    servers["a"].on("tools/list", {"tools": "none"})
     async with group_of(servers, on_failure="report") as group:
         assert [each.name for each in await group.list_tools()] == ["b_echo"]
         assert isinstance(group.failures["a"], RequestFailedError)

@@ -509,8 +509,8 @@ class TestLines:
             (["\\n\\r\\n  \\n"], 0),
             (["\\xff\\xfe not UTF-8\\n", '{"a": "\\xff"}\\n'], 2),
             (["[{}]\\n", "{}\\n", "null\\n"], 3),
-            (['{"jsonrpc":"1.0","id":1,"result":{}}\\n'], 1),
-            (['{"jsonrpc":"2.0","id":1,"result":null}\\n'], 1),
+            (['{"jsonrpc":"1.0","id":1,"result":{}}\\n'], 0),
+            (['{"jsonrpc":"2.0","id":1,"result":null}\\n'], 0),
             (["[" * 5000 + "\\n"], 1),
         ],
     )
@@ -531,12 +531,13 @@ class TestLines:
             kinds = [type(await connection.incoming.receive()) for _ in range(3)]
         assert kinds == [JSONRPCNotification, Violation, JSONRPCNotification]
 
-    async def test_a_batch_is_a_violation_and_answers_nobody(self):
-        batch = '[{"jsonrpc":"2.0","id":1,"result":{}}]\\n'
+    async def test_the_answers_of_a_batch_are_taken_one_by_one(self):
+        batch = '[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":2,"result":{}}]\\n'
         async with connected(faulty("writes", batch)) as connection:
-            item = await connection.incoming.receive()
-        assert isinstance(item, Violation)
-        assert item.detail.startswith("a batch is not a JSON-RPC message")
+            for number in (1, 2):
+                item = await connection.incoming.receive()
+                assert isinstance(item, JSONRPCResponse)
+                assert item.id == number
 
     async def test_half_a_line_then_silence_delivers_nothing_and_can_be_left(self):
         async with connected(faulty("writes", '{"jsonrpc": "2.0", ')) as connection:

@@ -6,7 +6,7 @@ found. It is logged as one, and the connection lives on. Must not know what the 
 
 from __future__ import annotations
 
-import traceback
+from contextlib import suppress
 from typing import Final
 
 from mcp import MCPError
@@ -19,6 +19,16 @@ from anyio_mcp.transports._httpsettings import status_errors
 logger = get_logger(__name__)
 
 _LONGEST_CHAIN: Final = 16
+
+_HOLD_SECRETS: Final = (
+    "httpx",
+    "httpcore",
+    "h11.",
+    "anyio_mcp.transports._http11",
+    "anyio_mcp.transports._httpclient",
+    "anyio_mcp.transports._httppool",
+)
+"""Modules whose functions have headers and URLs of a request among their variables."""
 
 
 def contained(error: Exception, peer: str) -> Exception:
@@ -40,10 +50,19 @@ def contained(error: Exception, peer: str) -> Exception:
 
 
 def clear_frames(error: BaseException) -> None:
-    """Forget the local variables behind `error` and behind what it came from. Lines and names stay."""
+    """Forget the local variables of HTTP clients behind `error` and behind what it came from.
+
+    Lines and names stay. No other frame is touched, and none that caught an error, which is the first of a
+    traceback: it may belong to a task that goes on, and before Python 3.13 clearing the frame of a coroutine
+    that is suspended ends it (https://docs.python.org/3/reference/datamodel.html#frame.clear).
+    """
     chain: list[BaseException] = [error]
     for one in chain:  # grows while it is walked; longer chains are nobody's
         if len(chain) < _LONGEST_CHAIN:
             origins = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
             chain += [origin for origin in origins if origin is not None and origin not in chain]
-        traceback.clear_frames(one.__traceback__)
+        entry = one.__traceback__
+        while entry is not None and (entry := entry.tb_next) is not None:
+            if str(entry.tb_frame.f_globals.get("__name__")).startswith(_HOLD_SECRETS):
+                with suppress(RuntimeError):  # it is running
+                    entry.tb_frame.clear()

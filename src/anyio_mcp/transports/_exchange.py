@@ -14,7 +14,7 @@ import anyio
 import httpx2
 from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
+from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._forgotten import verdict
@@ -183,7 +183,7 @@ class RequestExchange:
                 reason="oversized",
             )
             await self._settle(RequestFault(self.request.id, fault))
-            raise fault
+            raise fresh(fault)  # a copy: the caller raises the other one, in its own task
         for item in read_event(event, self._wire.limits):
             if isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
                 settled = settles(item, self.request.id)
