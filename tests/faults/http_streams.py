@@ -291,7 +291,7 @@ CELLS.add(
     "100,000 notifications before the answer",
     "in flight",
     WORKS,
-    Scene(fault=_flood(100_000), call=50.0),
+    Scene(fault=_flood(100_000), call=120.0),
     within=30.0,
     eras=("modern",),
 )

@@ -834,7 +834,7 @@ add(
     "100,000 notifications",
     "in flight",
     nothing_happens(),
-    Script(fault="notifies", arguments=(100_000,), trigger="call", timeout=50.0),
+    Script(fault="notifies", arguments=(100_000,), trigger="call", timeout=120.0),
     within=30.0,
     eras=("modern",),
 )

@@ -55,9 +55,11 @@ async def test_malformed_events_are_violations_and_the_call_goes_on() -> None:
 
     async with fault_server(handler) as server, connected(server.url) as driver:
         assert await driver.result() == {"ok": True}
-        assert len(driver.violations) == 7
+        assert len(driver.violations) == 6
+        # An empty array where an object belongs is not there: PHP writes no other.
         assert [item.method for item in driver.seen if isinstance(item, JSONRPCNotification)] == [
-            "notifications/message"
+            "notifications/x",
+            "notifications/message",
         ]
 
 

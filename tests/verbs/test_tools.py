@@ -290,12 +290,13 @@ async def test_a_progress_handler_may_call_the_same_client(world: World, era: Er
     assert sums == [{"result": 2}, {"result": 3}]
 
 
-async def test_progress_is_not_asked_for_when_nobody_listens(world: World, era: Era) -> None:
+async def test_progress_is_asked_for_without_a_handler_too(world: World, era: Era) -> None:
     async with connected(world.server, era) as client:
         await client.call_tool("count", {"to": 2})
         await client.call_tool("count", {"to": 2}, progress_handler=lambda *_: None)
     without, with_handler = world.log.metas("tools/call")
-    assert "progressToken" not in without
+    # It extends the call.
+    assert "progressToken" in without
     assert "progressToken" in with_handler
 
 
