@@ -393,11 +393,11 @@ _ENDS: tuple[tuple[str, str, tuple[object, ...], int, tuple[str, ...]], ...] = (
 
 for _fault, _name, _arguments, _code, _stderr in _ENDS:
     for _when, _trigger in (("", "start"), (" on the first message", "begin")):
-        _script = Script(fault=_name, arguments=_arguments, trigger=_trigger)
+        _ending = Script(fault=_name, arguments=_arguments, trigger=_trigger)
         _outcome = refused_to_start(_code, *_stderr)
-        add(_fault + _when, "connecting", _outcome, _script, within=AT_ONCE + CLOSE, eras=("legacy",))
+        add(_fault + _when, "connecting", _outcome, _ending, within=AT_ONCE + CLOSE, eras=("legacy",))
         # It may have ended over a probe that it does not know: a new process is asked without one.
-        add(_fault + _when, "connecting", replaced(), _script, within=AT_ONCE + CLOSE, eras=("modern",))
+        add(_fault + _when, "connecting", replaced(), _ending, within=AT_ONCE + CLOSE, eras=("modern",))
     add(
         _fault,
         "in flight",
