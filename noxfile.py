@@ -35,6 +35,37 @@ FASTMCP = {
     "ANYIO_MCP_FASTMCP3": "fastmcp[tasks]>=3.4,<4",
 }
 
+# Whose tests of their own client are run on ours, and with what. Exact, because the list of those that cannot
+# be is of these versions. The files that are left out need packages that have nothing to do with a client.
+PEERS = {
+    "fastmcp": "4.2.3",
+    "mcp": "2.3.0",
+}
+PEER_TOOLS = [
+    "blockbuster",
+    "dirty-equals",
+    "fastapi",
+    "inline-snapshot",
+    "logfire",
+    "pillow",
+    "psutil",
+    "pytest-asyncio",
+    "pytest-env",
+    "pytest-examples",
+    "pytest-pretty",
+    "pytest-retry",
+    "pytest-timeout",
+]
+PEER_OPTIONS = {
+    "fastmcp": [
+        "--ignore=tests/client/sampling/handlers",
+        "--ignore=tests/client/test_client_extensions.py",
+        "--ignore=tests/client/test_stdio_session_kwargs.py",
+        "--ignore=tests/client/transports/test_memory_transport.py",
+    ],
+    "mcp": ["-p", "no:asyncio", "-o", "log_cli=false"],
+}
+
 RUNTIME_EXTRAS = ("trio", "httpx", "cli")
 
 
@@ -112,6 +143,28 @@ def soak(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     for backend in ("asyncio", "trio"):
         session.run("python", "-m", "tests.soak.run", "--backend", backend, *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The tests that FastMCP and the SDK have of their own clients, on this one. `-- mcp` is one of them."""
+    exact = {name: f"{name}=={version}" for name, version in PEERS.items()}
+    session.install("-e", ".[test]", *exact.values(), *PEER_TOOLS)
+    plugin = str(Path("tests/peers").resolve())
+    sources = Path(session.create_tmp()).resolve()
+    for name in session.posargs or PEERS:
+        session.run(
+            *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"),
+            *("--dest", str(sources), exact[name]),
+        )
+        folder = f"{name}-{PEERS[name]}"
+        session.run("python", "-m", "tarfile", "-e", str(sources / f"{folder}.tar.gz"), str(sources))
+        with session.chdir(sources / folder):
+            session.run(
+                *("python", "-m", "pytest", "-q", "-p", "peers_plugin", "tests/client", "-o", "timeout=30"),
+                *PEER_OPTIONS[name],
+                env={"ANYIO_MCP_PEER": name, "PYTHONPATH": plugin},
+            )
 
 
 @nox.session
