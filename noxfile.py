@@ -180,7 +180,7 @@ def fuzz(session: nox.Session) -> None:
 def lag(session: nox.Session) -> None:
     """How long the largest messages hold the event loop. The report names the longest steps."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "tests/lag/largest.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/lag", "tests/lag/largest.py", *session.posargs)
 
 
 @nox.session
