@@ -199,14 +199,21 @@ async def test_a_provider_of_the_sdk_for_a_person_is_held_to_the_same() -> None:
 
 @pytest.mark.parametrize("stated", ["", "/"])
 @pytest.mark.parametrize("named", ["", "/"])
-@pytest.mark.parametrize("brought", [None, "", "/"])
-async def test_an_issuer_with_and_without_a_final_slash_is_one(
-    stated: str, named: str, brought: str | None
-) -> None:
+@pytest.mark.parametrize("brings", [True, False])
+async def test_an_issuer_with_and_without_a_final_slash_is_one(stated: str, named: str, brings: bool) -> None:
     async with odd_server() as odd:
         odd.metadata["issuer"] = odd.base + stated
         odd.resource["authorization_servers"] = [odd.base + named]
-        await signs_in(odd, Person(**({} if brought is None else {"iss": odd.base + brought})))
+        await signs_in(odd, Person(**({"iss": odd.base + named} if brings else {})))
+
+
+async def test_the_issuer_that_a_browser_brings_is_compared_letter_by_letter() -> None:
+    async with odd_server() as odd:
+        odd.metadata["issuer"] = odd.base
+        odd.resource["authorization_servers"] = [odd.base]
+        with anyio.fail_after(20), pytest.raises(ConnectError, match="iss"):
+            async with client_of(odd.url, signing_in(Person(iss=f"{odd.base}/"))):
+                pytest.fail("connected")
 
 
 async def test_metadata_of_another_issuer_is_refused() -> None:

@@ -268,9 +268,9 @@ def server_answer(
 def same_issuer(one: str, other: str) -> bool:
     """Whether two texts name one issuer.
 
-    RFC 8414, 3.3 and RFC 9207, 2.4 compare them letter by letter. Servers state theirs with a final slash
-    in one place and without it in the next; both have one well-known address, of one host, so nobody else
-    could be meant.
+    RFC 8414, 3.3 compares them letter by letter. Servers state theirs with a final slash in one place and
+    without it in the next; both have one well-known address, of one host, so nobody else could be meant. Not
+    for the `iss` that a browser brings (RFC 9207, 2.4): that one is compared letter by letter, by the SDK.
     """
     return one == other or _issuer(one) == _issuer(other) is not None
 

@@ -12,9 +12,8 @@ from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import anyio
 from mcp.client.auth import AuthorizationCodeResult, OAuthFlowError
-from mcp.shared.auth import OAuthMetadata
 
-from anyio_mcp.auth.answers import quotable, same_issuer
+from anyio_mcp.auth.answers import quotable
 from anyio_mcp.auth.callback import CallbackListener
 from anyio_mcp.auth.oauth import OpenBrowser
 from anyio_mcp.handlers.handler import Handler
@@ -39,8 +38,6 @@ class Browser:
         self._amend = amend
         self.check: Callable[[], None] = lambda: None
         """Raises if nobody is to be sent anywhere."""
-        self.metadata: Callable[[], OAuthMetadata | None] = lambda: None
-        """Of the authorization server that the user is sent to."""
 
     async def open(self, url: str) -> None:
         self.check()
@@ -73,12 +70,9 @@ class Browser:
 
     async def wait(self) -> AuthorizationCodeResult:
         callback = await self._listener.wait()
-        metadata, issuer = self.metadata(), callback.issuer
-        if metadata is not None and issuer is not None and same_issuer(issuer, str(metadata.issuer)):
-            issuer = str(metadata.issuer)
         if callback.error is not None:
             said = quotable(callback.description or "")
             raise OAuthFlowError(
                 f"signing in was refused: {quotable(callback.error)!r}{f' ({said})' if said else ''}"
             )
-        return AuthorizationCodeResult(code=callback.code, state=callback.state, iss=issuer)
+        return AuthorizationCodeResult(code=callback.code, state=callback.state, iss=callback.issuer)

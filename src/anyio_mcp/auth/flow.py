@@ -192,7 +192,6 @@ class OAuthFlow(TokenAuth):
             provider = self._provider(storage, browser)
             driver = self._driver(provider)
             browser.check = driver.check_metadata
-            browser.metadata = lambda: provider.context.oauth_metadata
             refused = request.headers.get("authorization") if challenge.is_step_up else None
             await driver.run(stand_in_for(request), self._asked(challenge), refused)
 
