@@ -67,10 +67,10 @@ def answered(code: int, status: int | None = None) -> Outcome:
     )
 
 
-def expired(*, refused: bool) -> Outcome:
+def expired(*, refused: bool, status: int = 404) -> Outcome:
     return Outcome(
         raises=SessionLostError,
-        attributes={"reason": "expired", "refused": refused, "__cause__.response.status_code": 404},
+        attributes={"reason": "expired", "refused": refused, "__cause__.response.status_code": status},
         cause=httpx2.HTTPStatusError,
         survives=False,
     )

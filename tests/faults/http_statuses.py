@@ -103,7 +103,7 @@ for _code in STATUSES:
                 eras=("modern",),
             )
         CELLS.add(_fault, "in flight", _outcome, Scene(fault=_handler), eras=("modern",))
-        if _code == 404:
+        if _code in (404, 410):
             CELLS.add(
                 f"{_fault}; once",
                 "in flight",
@@ -116,7 +116,7 @@ for _code in STATUSES:
             CELLS.add(
                 f"{_fault}; in every session",
                 "in flight",
-                expired(refused=True),
+                expired(refused=True, status=_code),
                 Scene(fault=_handler),
                 eras=("legacy",),
             )

@@ -151,6 +151,9 @@ class CorrelationMachine(RuleBasedStateMachine):
         assert self.correlation.leave(caller.call) is peer_works_for_nobody
         if was_waiting:
             del self.waiting[key]
+        if caller.updates is not None:
+            # They hold memory that is counted for all calls, and nobody is there to see them.
+            caller.updates.clear()
         assert self.correlation.leave(caller.call) is False, "leaving twice changes nothing"
 
     @rule()
