@@ -30,6 +30,7 @@ from anyio_mcp import (
     MCPClientError,
     RequestFailedError,
     Restart,
+    SessionLostError,
     SSETransport,
     StdioTransport,
     Timeouts,
@@ -165,9 +166,10 @@ class World:
                 result = await self.client.call_tool_mcp("healed", timeout=AMPLE)
                 break
             except Exception as error:
-                # A server may close a connection just when a request is on its way.
+                # A server may close a connection just when a request is on its way; and what it said before,
+                # to a request that nobody waits for any more, may end the session now.
                 lost = isinstance(error, RequestFailedError) and error.reason == "transport"
-                if chance == 2 or not lost:
+                if chance == 2 or not (lost or isinstance(error, SessionLostError)):
                     return [f"the next call failed: {error!r}"]
         if result.structured_content != traffic.STRUCTURED:
             return [f"the next call had the result of another: {result!r}"[:300]]
@@ -336,8 +338,9 @@ class SchemaWorld:
                 return [f"untyped: {error!r}"]
         if not same(value, result.structured_content):
             return [f"altered: {value!r:.300} came as {result.structured_content!r:.300}"]
-        unchecked = getattr(result, "unchecked", None)
-        if unchecked is None and isinstance(schema, dict) and is_valid(schema, value) is False:
+        # A null is no structured content, and there is nothing to check.
+        checked = result.unchecked is None and value is not None
+        if checked and isinstance(schema, dict) and is_valid(schema, value) is False:
             return ["invalid, and neither refused nor called unchecked"]
         return []
 
