@@ -30,7 +30,7 @@ from anyio_mcp._session.doors import Doors
 from anyio_mcp._session.extensions import Extensions
 from anyio_mcp._session.keeper import SessionKeeper
 from anyio_mcp._session.lifecycle import SessionState
-from anyio_mcp._session.negotiation import KnownEra
+from anyio_mcp._session.negotiation import KnownServer
 from anyio_mcp._session.tasks.records import TaskRegistry
 from anyio_mcp._session.typed import TypedSession, typed_session
 from anyio_mcp._session.watchdog import CallDeadline
@@ -43,7 +43,7 @@ from anyio_mcp.config import (
     Restart,
     Timeouts,
 )
-from anyio_mcp.errors import NotConnectedError, SessionLostError
+from anyio_mcp.errors import NotConnectedError
 from anyio_mcp.handlers import (
     ElicitationHandler,
     LogHandler,
@@ -57,7 +57,14 @@ from anyio_mcp.handlers import (
 from anyio_mcp.settings import Callbacks, ClientSettings, own_client_info
 from anyio_mcp.telemetry import SessionStats, server_attributes
 from anyio_mcp.transports.base import Transport
-from anyio_mcp.transports.infer import Auth, Source, configured, configured_timeout, infer_transport
+from anyio_mcp.transports.infer import (
+    Auth,
+    Source,
+    configured,
+    configured_timeout,
+    infer_transport,
+    older_transport,
+)
 from anyio_mcp.verbs.base import DEFAULT, Timeout
 from anyio_mcp.verbs.prompts import PromptVerbs
 from anyio_mcp.verbs.resources import ResourceVerbs
@@ -138,6 +145,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         self._open(
             ClientSettings(
                 transport=transport,
+                older_transport=older_transport(source, transport),
                 name=name or f"client of {transport.describe}",
                 mode=_checked_mode(mode),
                 prior_discover=prior_discover,
@@ -163,14 +171,14 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 strict_schemas=strict_schemas,
             ),
             task_group,
-            KnownEra(),
+            KnownServer(),
         )
 
     def _open(
-        self, settings: ClientSettings, task_group: anyio.abc.TaskGroup | None, known_era: KnownEra
+        self, settings: ClientSettings, task_group: anyio.abc.TaskGroup | None, known_server: KnownServer
     ) -> None:
         self._settings = settings
-        self._known_era = known_era
+        self._known_server = known_server
         self._task_group = task_group
         self._server = server_attributes(settings.transport)
         self._timeouts = settings.timeouts
@@ -180,9 +188,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         self._tasks = TaskRegistry()
         self._keeper = SessionKeeper(
             settings.name,
-            lambda on_state, connect_by: SessionActor(
-                self._session_settings(), on_state=on_state, connect_by=connect_by
-            ),
+            lambda on_state, after: SessionActor(self._session_settings(), on_state=on_state, after=after),
             restart=settings.restart,
         )
         self._doors = Doors(
@@ -239,7 +245,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         out about the server's era.
         """
         client = Client.__new__(type(self))
-        client._open(self._settings, task_group or self._task_group, self._known_era)
+        client._open(self._settings, task_group or self._task_group, self._known_server)
         return client
 
     # What is known
@@ -252,7 +258,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
     @property
     def transport(self) -> Transport:
         """How the server is reached."""
-        return self._settings.transport
+        older = self._settings.older_transport if self._known_server.is_on_older_transport else None
+        return older or self._settings.transport
 
     @property
     def state(self) -> SessionState:
@@ -292,19 +299,24 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         """
 
         async def act(session: TypedSession, deadline: CallDeadline) -> InitializeResult:
-            settings = self._settings
-            await session.negotiate(
-                settings.mode, deadline, seconds=deadline.remaining(), prior=settings.prior_discover
-            )
+            try:
+                await negotiate(session, deadline)
+            except Exception as error:
+                if not self._keeper.goes_another_way_after(error):
+                    raise
+                session = await self._keeper.session(deadline)
+                await negotiate(session, deadline)
             return _known(session)
 
-        try:
-            known = await self._operate("initialize", act, timeout=timeout)
-        except SessionLostError:
-            actor = self._keeper.actor
-            if actor is None or not actor.was_lost_to_the_probe:
-                raise
-            known = await self._operate("initialize", act, timeout=timeout)
+        async def negotiate(session: TypedSession, deadline: CallDeadline) -> None:
+            await session.negotiate(
+                self._settings.mode,
+                deadline,
+                seconds=deadline.remaining(),
+                prior=self._settings.prior_discover,
+            )
+
+        known = await self._operate("initialize", act, timeout=timeout)
         # A session that replaces this one must speak the same language without being asked.
         self._initialized = True
         return known
@@ -373,6 +385,8 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
         return SessionSettings(
             name=settings.name,
             transport=settings.transport,
+            older_transport=settings.older_transport,
+            known=self._known_server,
             mode=settings.mode,
             prior_discover=settings.prior_discover,
             timeouts=settings.timeouts,
@@ -389,7 +403,7 @@ class Client(ToolVerbs, ResourceVerbs, PromptVerbs, TaskVerbs, SubscriptionVerbs
                 responses=settings.open_responses,
                 max_rounds=settings.limits.max_input_rounds,
                 log_level=settings.log_level,
-                known_era=self._known_era,
+                known_server=self._known_server,
                 default_ttl_ms=0 if settings.cache is None else settings.cache.default_ttl_ms,
                 strict_schemas=settings.strict_schemas,
             ),

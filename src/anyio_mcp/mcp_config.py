@@ -140,7 +140,7 @@ class MCPConfig:
           server alone, which is then called `server`.
         * A server has a `command` (with `args`, `env`, `envFile`, `cwd`) or a `url` (also `serverUrl`,
           `httpUrl`; with `headers`, `auth`, and `type`, `transport` or `transportType`: `http` or `sse`. If
-          it is not said, a path that ends in `/sse` means `sse`, and any other URL means `http`).
+          it is not said, a path that ends in `/sse` means `sse`, and any other URL is tried as `http` first).
           `"disabled": true` or `"enabled": false` leaves it out. `auth` is a bearer token, or `"oauth"` to
           sign in with a browser. `timeout` bounds each call: in milliseconds if it is 1000 or more, else in
           seconds. A member that is null is not there. Other keys are ignored, with a debug log.

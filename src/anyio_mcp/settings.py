@@ -93,6 +93,8 @@ class ClientSettings:
     """One client's configuration, checked."""
 
     transport: Transport
+    older_transport: Transport | None
+    """What to try once if the server refuses `transport` as one that it does not speak."""
     name: str
     mode: str
     prior_discover: DiscoverResult | None

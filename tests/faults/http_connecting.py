@@ -27,6 +27,7 @@ from tests.faults.http_outcomes import (
     connecting,
     failed,
     not_connected,
+    refused,
 )
 from tests.faults.http_server import (
     Handler,
@@ -111,6 +112,28 @@ for _fault, _handler in (
         not_connected(cause=None),
         Scene(fault=_handler, meets=HANDSHAKE),
         eras=("legacy",),
+    )
+
+
+def _refuses_posts(status: int) -> Handler:
+    async def handler(talk: Talk) -> None:
+        await talk.reply(status)
+
+    return handler
+
+
+def at_url(url: str, **_: Any) -> Any:
+    """The URL itself: nobody has said how it is reached."""
+    return url
+
+
+for _code in (400, 404, 405):
+    CELLS.add(
+        f"to a URL given as text; {_code} to every POST, and no stream of HTTP+SSE",
+        "connecting",
+        connecting(refused(_code)),
+        Scene(fault=_refuses_posts(_code), meets=BEGINNING, transport=at_url),
+        within=CLOSE,
     )
 CELLS.add(
     "refuses `initialize`",

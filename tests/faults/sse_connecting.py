@@ -11,11 +11,12 @@ from tests.faults.http_answers import (
     SILENCES,
     SMALL,
 )
-from tests.faults.http_connecting import Absent
+from tests.faults.http_connecting import Absent, at_url
 from tests.faults.http_notices import (
     REDIRECTS,
 )
 from tests.faults.http_outcomes import (
+    CLOSE,
     CONNECT,
     TOO_SLOW,
     Cells,
@@ -25,6 +26,7 @@ from tests.faults.http_outcomes import (
 )
 from tests.faults.http_server import (
     Handler,
+    Received,
     Talk,
     close,
     garbage,
@@ -63,6 +65,20 @@ CELLS.add(
     not_connected("transport"),
     Absent(serves=serve, transport=SSETransport),
 )
+
+
+def _at_the_stream(received: Received) -> bool:
+    return received.method == "POST" and received.target == "/mcp"
+
+
+for _code in (400, 404, 405):
+    CELLS.add(
+        f"to a URL given as text; {_code} to every POST to the address of the stream",
+        "connecting",
+        Outcome(survives=False, note="by HTTP+SSE, in a second session"),
+        SseScene(fault=status(_code, BODIES["empty"]), meets=_at_the_stream, transport=at_url),
+        within=CLOSE,
+    )
 
 for _code in STATUSES:
     for _name in ("empty", "HTML"):

@@ -9,7 +9,14 @@ import anyio.to_thread
 import httpx2
 import pytest
 
-from anyio_mcp import Client, NotConnectedError, RequestFailedError, SessionLostError, SSETransport
+from anyio_mcp import (
+    Client,
+    NotConnectedError,
+    RequestFailedError,
+    SessionLostError,
+    SSETransport,
+    StreamableHttpTransport,
+)
 from tests.interop.conftest import HttpServer
 from tests.interop.test_real_servers import exercise
 from tests.leaks import open_sockets
@@ -56,6 +63,24 @@ async def test_a_configuration_names_the_transport(sse_server: HttpServer) -> No
             assert isinstance(client.transport, SSETransport)
             result = await client.call_tool("add", {"a": 1, "b": 2})
             assert result.structured_content == {"result": 3}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_url_that_does_not_tell_is_tried_over_streamable_http_first(mode: str) -> None:
+    server = HttpServer("uvicorn", "http+sse-at-mcp")
+    await anyio.to_thread.run_sync(server.start)
+    before = open_sockets()
+    try:
+        with anyio.fail_after(30):
+            async with Client(server.url, mode=mode) as client:
+                await exercise(client, "legacy")
+                assert isinstance(client.transport, SSETransport)
+            with pytest.raises(httpx2.HTTPStatusError) as caught:
+                await Client(StreamableHttpTransport(server.url), mode=mode).__aenter__()
+            assert caught.value.response.status_code == 405
+    finally:
+        server.kill()
+    assert open_sockets() <= before
 
 
 async def test_two_hundred_calls_share_one_stream(sse_server: HttpServer) -> None:

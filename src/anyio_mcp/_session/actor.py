@@ -20,6 +20,7 @@ from mcp.types import DiscoverResult
 
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.lifecycle import Lifecycle, SessionState
+from anyio_mcp._session.negotiation import KnownServer, probe_seconds, refuses_transport
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import (
     CallDeadline,
@@ -55,6 +56,9 @@ class SessionSettings:
 
     name: str
     transport: Transport
+    older_transport: Transport | None
+    """What to try once if the server refuses `transport` as one that it does not speak."""
+    known: KnownServer
     mode: str
     prior_discover: DiscoverResult | None
     timeouts: Timeouts
@@ -74,21 +78,37 @@ class SessionActor:
         settings: SessionSettings,
         *,
         on_state: Callable[[SessionState], None],
-        connect_by: float | None = None,
+        after: SessionActor | None = None,
     ) -> None:
-        """`connect_by` is that of the session before, which this one replaces while its callers wait."""
+        """`after` is the session before if it `has_another_way`, which is the one that this session goes."""
         self._settings = settings
         self._lifecycle = Lifecycle()
         self._on_state = on_state
         self._failure = SessionFailure()
         self._ready = anyio.Event()
         self._closed = anyio.Event()
-        self.connect_by = connect_by or anyio.current_time() + settings.timeouts.connect_seconds
+        now = anyio.current_time()
+        self.connect_by = now + settings.timeouts.connect_seconds
         """When it must be ready: an `anyio.current_time()`."""
-        self._is_first = connect_by is None
-        self.was_lost_to_the_probe = False
-        """The server ended over `server/discover`, which it does not know: the session that replaces this
-        one begins with the handshake."""
+        self.has_another_way = False
+        """The server ended over `server/discover`, or refused the transport: the session that replaces this
+        one begins with the handshake, or uses the other transport."""
+        self.refusal: Exception | None = None
+        """What the server said to the transport that was tried first, if it refused that."""
+        self._is_first = after is None
+        self._is_on_older = settings.known.is_on_older_transport
+        if after is not None:
+            if after.connect_by > now:
+                # The way that failed has had its part of the time to connect: one deadline for both.
+                self.connect_by = after.connect_by
+            self.refusal = after.refusal
+            self._is_on_older = after._is_on_older != (after.refusal is not None)
+        self._open_by = self.connect_by
+        if self.refusal is not None:
+            # A server that speaks no HTTP+SSE may answer the GET with a stream on which it says nothing: what
+            # it said to the first transport must not wait for that until the connect deadline.
+            self._open_by = min(self.connect_by, now + probe_seconds(settings.timeouts.connect_seconds))
+        self._transport = (settings.older_transport if self._is_on_older else None) or settings.transport
         self._handled = anyio.Event()
         self._closing_by = math.inf
         self._ready_at = 0.0
@@ -217,19 +237,20 @@ class SessionActor:
         # One scope bounds connecting, and lets a close() in the meantime take effect at once. When
         # the session is ready its deadline is lifted and nothing cancels it any more, so that leaving
         # the contexts below is a goodbye, not an abort.
-        connecting = anyio.CancelScope(deadline=self.connect_by)
+        connecting = anyio.CancelScope(deadline=self._open_by)
         self._failure.attach(connecting)
         try:
             with connecting:
                 async with AsyncExitStack() as stack:
                     try:
                         connection = await stack.enter_async_context(
-                            settings.transport.connect(timeouts=settings.timeouts, limits=settings.limits)
+                            self._transport.connect(timeouts=settings.timeouts, limits=settings.limits)
                         )
                     except Exception as error:
                         self._end(self._connect_error(error))
                         return
                     self._connection = connection
+                    connecting.deadline = self.connect_by
                     self._dispatcher = SessionDispatcher(
                         connection, failure=self._failure, end=self._end, timeouts=settings.timeouts
                     )
@@ -246,7 +267,7 @@ class SessionActor:
                     except Exception as error:
                         if self._ready.is_set():
                             raise  # nobody connects any more: a bug
-                        if settings.transport.kind == "pipe":
+                        if self._transport.kind == "pipe":
                             # A pipe that broke under a message is about to say why, and that is the
                             # better error: an exit code, a last line.
                             with anyio.move_on_after(LAST_WORDS_SECONDS):
@@ -322,7 +343,7 @@ class SessionActor:
 
     def _connect_error(self, error: Exception) -> Exception:
         """What stopped the session from connecting, as its users meet it."""
-        describe = self._settings.transport.describe
+        describe = self._transport.describe
         if isinstance(error, ExceptionGroup):
             # Contexts of SDK-style transports wrap what they raise; users never meet a group.
             return self._connect_error(_first(cast("ExceptionGroup[Exception]", error)))
@@ -342,7 +363,7 @@ class SessionActor:
     def _too_slow(self) -> DeadlineExceededError:
         settings = self._settings
         seconds = settings.timeouts.connect_seconds
-        text = f"connecting to {settings.transport.describe} did not finish within {seconds:g} seconds"
+        text = f"connecting to {self._transport.describe} did not finish within {seconds:g} seconds"
         remarks = Remarks() if self._connection is None else self._connection.remarks()
         return DeadlineExceededError(
             f"{text}: {remarks}" if str(remarks) else text,
@@ -358,14 +379,33 @@ class SessionActor:
 
     def _end(self, error: Exception) -> None:
         """Settle why the session is over, unless that is settled already."""
-        if isinstance(error, SessionLostError):
-            if self._is_first and error.reason in ("eof", "exited") and self._session is not None:
-                # Once: a server that ends over the handshake as well is no server.
-                self.was_lost_to_the_probe = self._session.blames_the_probe()
-            if not self._ready.is_set():
-                error = self._connect_error(error)
-        if self._failure.fire(error):
-            self._enter(SessionState.CLOSING)
+        if self.is_over:
+            return
+        lost = isinstance(error, SessionLostError) and error.reason in ("eof", "exited")
+        if lost and self._is_first and self._session is not None:
+            # Once: a server that ends over the handshake as well is no server.
+            self.has_another_way = self._session.blames_the_probe()
+        if not self._ready.is_set() and not isinstance(error, NotConnectedError):
+            self._settings.known.is_on_older_transport = False
+            error = self._unconnected(error)
+        self.close(error)
+
+    def _unconnected(self, error: Exception) -> Exception:
+        """What a session ends with that failed to become ready by `error`."""
+        if self.is_refused_by(error):
+            return error
+        if self.refusal is not None and self._connection is None:
+            logger.debug("%s: the other transport failed as well: %s", self._transport.describe, error)
+            return self.refusal
+        return self._connect_error(error) if isinstance(error, SessionLostError) else error
+
+    def is_refused_by(self, error: Exception) -> bool:
+        """Whether the server, by its first answer, refuses this transport, and the other one is left. If so,
+        the session that replaces this one uses that."""
+        refused = self._is_first and self._settings.older_transport is not None and refuses_transport(error)
+        if refused:
+            self.has_another_way, self.refusal = True, error
+        return refused
 
     def _enter(self, state: SessionState) -> None:
         if state is SessionState.CLOSED and self._lifecycle.state is not SessionState.CLOSING:
@@ -374,6 +414,7 @@ class SessionActor:
             self._closing_by = anyio.current_time() + self._settings.timeouts.close_seconds
         if state is SessionState.READY:
             self._ready_at = anyio.current_time()
+            self._settings.known.is_on_older_transport = self._is_on_older
         elif state is SessionState.CLOSING and self._ready.is_set():
             self._record()
         self._lifecycle.advance(state)
@@ -384,7 +425,7 @@ class SessionActor:
         ordinary = isinstance(error, SessionLostError) and error.reason == "closed"
         record_session(
             anyio.current_time() - self._ready_at,
-            server=server_attributes(self._settings.transport),
+            server=server_attributes(self._transport),
             protocol_version=None if self._session is None else self._session.protocol_version,
             error=None if ordinary else type(error).__qualname__,
         )

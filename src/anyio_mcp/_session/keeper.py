@@ -23,7 +23,13 @@ from anyio_mcp._session.lifecycle import Lease, Leases, SessionState
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline, SessionFailure, guard
 from anyio_mcp.config import Restart
-from anyio_mcp.errors import ConnectError, DeadlineExceededError, NotConnectedError, RequestFailedError
+from anyio_mcp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    NotConnectedError,
+    RequestFailedError,
+    SessionLostError,
+)
 from anyio_mcp.telemetry import SessionStats
 
 STATE_BACKLOG: Final = 64
@@ -32,8 +38,8 @@ where the session is, not where it has been."""
 
 _Watcher = tuple[MemoryObjectSendStream[SessionState], MemoryObjectReceiveStream[SessionState]]
 
-_Make = Callable[[Callable[[SessionState], None], float | None], SessionActor]
-"""Makes a session that reports its states and, if a time is given, is to be ready by then."""
+_Make = Callable[[Callable[[SessionState], None], SessionActor | None], SessionActor]
+"""Makes a session that reports its states and, if one before it is given, goes the other way that it has."""
 
 
 @final
@@ -136,8 +142,13 @@ class SessionKeeper:
             actor = await self._current(lease, unlimited)
             try:
                 return await actor.wait_ready(unlimited)
-            except ConnectError:
-                if not actor.was_lost_to_the_probe:
+            except Exception:
+                if not actor.has_another_way:
+                    raise
+                # The other way is within the same deadline, and behind the goodbye of the first.
+                with anyio.CancelScope(deadline=actor.connect_by):
+                    await actor.wait_closed()
+                if anyio.current_time() >= actor.connect_by:
                     raise
 
     async def _current(self, lease: Lease, unlimited: CallDeadline) -> SessionActor:
@@ -170,15 +181,25 @@ class SessionKeeper:
             if not actor.is_over:
                 try:
                     return await actor.wait_ready(deadline)
-                except (ConnectError, DeadlineExceededError) as error:
-                    if not actor.was_lost_to_the_probe and not self._may_try_again(error):
+                except Exception as error:
+                    if not actor.has_another_way and not self._may_try_again(error):
                         raise
                 continue
-            if self._restart is None and not actor.was_lost_to_the_probe:
+            if self._restart is None and not actor.has_another_way:
                 actor.failure.check()
             await self._before_replacing(actor, deadline)
             if self._actor is actor and actor.is_over and len(self._leases):
                 self._start(actor)
+
+    def goes_another_way_after(self, error: Exception) -> bool:
+        """Whether `error`, by which negotiating failed in a session that was ready before, leaves another way
+        for the session that replaces it."""
+        actor = self._actor
+        if actor is None or actor.is_over:
+            return actor is not None and actor.has_another_way
+        if actor.is_refused_by(error):
+            actor.close(SessionLostError(f"the server refuses this transport: {error}", reason="closed"))
+        return actor.has_another_way
 
     def check_loop(self) -> None:
         """A client in use can be reached from the event loop it is used in, and from no other."""
@@ -191,6 +212,8 @@ class SessionKeeper:
 
     def _may_try_again(self, error: Exception) -> bool:
         """Whether a failed attempt leaves one more to the calls that waited for it."""
+        if not isinstance(error, ConnectError | DeadlineExceededError):
+            return False  # the server's own word
         if self._restart is None or self._failures >= self._restart.max_attempts:
             return False
         cause = error.__cause__
@@ -220,7 +243,7 @@ class SessionKeeper:
             if state is SessionState.READY:
                 became_ready = True
                 self._failures = 0
-            elif state is SessionState.CLOSING and not became_ready and not actor.was_lost_to_the_probe:
+            elif state is SessionState.CLOSING and not became_ready and not actor.has_another_way:
                 self._failures += 1
                 if self._restart is not None:
                     # Past the last attempt each call makes one of its own; its wait grows no further.
@@ -230,9 +253,7 @@ class SessionKeeper:
             for send, receive in self._watchers:
                 _push(send, receive, state)
 
-        # A server that ended over the probe has had its part of the time to connect: one deadline for both.
-        within = dead is not None and dead.was_lost_to_the_probe and dead.connect_by > anyio.current_time()
-        actor = self._make(on_state, dead.connect_by if dead is not None and within else None)
+        actor = self._make(on_state, dead if dead is not None and dead.has_another_way else None)
         try:
             tasks.start_soon(actor.run, name=f"anyio_mcp session {self._name}")
         except RuntimeError as error:

@@ -41,6 +41,10 @@ _PASSING: Final = frozenset({502, 503, 504})
 """HTTP 5xx by which a gateway says that the server is not there just now. The handshake is tried behind
 them, as some gateways answer so for good, but nothing is remembered."""
 
+_NOT_THIS_TRANSPORT: Final = frozenset({400, 404, 405})
+"""HTTP statuses by which a server of HTTP+SSE refuses a POST to the address of its stream
+(https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#backwards-compatibility)."""
+
 _TRIES: Final = 2
 
 _NAMED_VALUES: Final = 50
@@ -76,12 +80,16 @@ class Negotiator(Protocol):
 
 @final
 @dataclass(slots=True, eq=False)
-class KnownEra:
+class KnownServer:
     """What the sessions of one configuration have found out about their server."""
 
     is_older: bool = False
     """The server has been reached by the handshake, so the next session begins with it. Forgotten when a
     handshake fails, for whatever reason: the next session asks again."""
+
+    is_on_older_transport: bool = False
+    """The server has been reached over the older of two transports, so the next session begins there.
+    Forgotten when a session cannot connect over it, for whatever reason."""
 
 
 async def negotiate(
@@ -89,7 +97,7 @@ async def negotiate(
     mode: str,
     *,
     seconds: float,
-    known: KnownEra,
+    known: KnownServer,
     prior: DiscoverResult | None = None,
 ) -> None:
     """Settle the era of `session`: `auto`, `legacy`, or a modern version that is adopted unasked.
@@ -112,10 +120,10 @@ async def negotiate(
             )
         )
     elif not known.is_older or not await _reached_as_before(session, known):
-        await _negotiate_auto(session, known, min(PROBE_SECONDS, seconds * PROBE_SHARE))
+        await _negotiate_auto(session, known, probe_seconds(seconds))
 
 
-async def _reached_as_before(session: Negotiator, known: KnownEra) -> bool:
+async def _reached_as_before(session: Negotiator, known: KnownServer) -> bool:
     """Whether the handshake has worked again. False when the server has changed and must be asked."""
     known.is_older = False
     try:
@@ -132,7 +140,7 @@ async def _reached_as_before(session: Negotiator, known: KnownEra) -> bool:
     return True
 
 
-async def _negotiate_auto(session: Negotiator, known: KnownEra, probe_seconds: float) -> None:
+async def _negotiate_auto(session: Negotiator, known: KnownServer, probe_seconds: float) -> None:
     version = LATEST_MODERN_VERSION
     for attempt in range(_TRIES):
         last = attempt == _TRIES - 1
@@ -209,6 +217,17 @@ async def _handshake(session: Negotiator) -> None:
         if offer is None:
             raise
         await session.handshake(offer)
+
+
+def refuses_transport(error: Exception) -> bool:
+    """Whether a server whose first answer is `error` may speak the older transport at the same URL."""
+    answer = error.__cause__ if isinstance(error, MCPError) else error
+    return _status_of(answer) in _NOT_THIS_TRANSPORT
+
+
+def probe_seconds(connect_seconds: float) -> float:
+    """How long a step that many servers do not know may take, of the time in which a session connects."""
+    return min(PROBE_SECONDS, connect_seconds * PROBE_SHARE)
 
 
 def _tells_an_era(error: BaseException | None) -> bool:

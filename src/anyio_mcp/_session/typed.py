@@ -45,7 +45,7 @@ from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
 from anyio_mcp._session.header_annotations import lightened
-from anyio_mcp._session.negotiation import KnownEra, negotiate
+from anyio_mcp._session.negotiation import KnownServer, negotiate
 from anyio_mcp._session.reading import Answer, LenientDispatcher, current_answer, read_result
 from anyio_mcp._session.responses import ResponseCache
 from anyio_mcp._session.tasks.dialects import dialect_of
@@ -81,7 +81,7 @@ class TypedSession(ClientSession):
         extensions: Extensions,
         responses: OpenResponses,
         max_rounds: int,
-        known_era: KnownEra,
+        known_server: KnownServer,
         default_ttl_ms: int,
         strict_schemas: bool,
         **kwargs: Any,
@@ -117,7 +117,7 @@ class TypedSession(ClientSession):
             }
         )
         self._negotiating: anyio.Event | None = None
-        self._known_era = known_era
+        self._known_server = known_server
         self.is_probing = False
         """`server/discover` has been sent, and nothing has come of it yet."""
 
@@ -160,7 +160,7 @@ class TypedSession(ClientSession):
         """The server has ended the session. Whether it did so over `server/discover`; if so, the next
         session does without."""
         if self.is_probing:
-            self._known_era.is_older = True
+            self._known_server.is_older = True
         return self.is_probing
 
     async def handshake(self, version: str) -> InitializeResult:
@@ -283,7 +283,7 @@ class TypedSession(ClientSession):
                 continue
             done = self._negotiating = anyio.Event()
             try:
-                await negotiate(self, mode, seconds=seconds, known=self._known_era, prior=prior)
+                await negotiate(self, mode, seconds=seconds, known=self._known_server, prior=prior)
             finally:
                 # On every path, so that the next in line takes over when this task was cancelled.
                 self._negotiating = None
@@ -306,7 +306,7 @@ def typed_session(
     responses: OpenResponses,
     max_rounds: int,
     log_level: LoggingLevel | None,
-    known_era: KnownEra,
+    known_server: KnownServer,
     default_ttl_ms: int,
     strict_schemas: bool,
 ) -> TypedSession:
@@ -365,7 +365,7 @@ def typed_session(
         extensions=extensions,
         responses=responses,
         max_rounds=max_rounds,
-        known_era=known_era,
+        known_server=known_server,
         default_ttl_ms=default_ttl_ms,
         strict_schemas=strict_schemas,
     )

@@ -58,7 +58,7 @@ class ServerClient(Client):
     def new(self, *, task_group: anyio.abc.TaskGroup | None = None) -> Client:
         """An independent client of the same configuration, in no group."""
         client = Client.__new__(Client)
-        client._open(self._settings, task_group, self._known_era)
+        client._open(self._settings, task_group, self._known_server)
         return client
 
     def _check_open(self) -> None:

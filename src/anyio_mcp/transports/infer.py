@@ -96,6 +96,16 @@ def _at_url(url: str, headers: Mapping[str, str] | None, auth: Any) -> Transport
     return StreamableHttpTransport(url, headers=headers, auth=auth)
 
 
+def older_transport(source: Source, transport: Transport) -> SSETransport | None:
+    """HTTP+SSE at the URL of `transport`, which has been made for `source`, if nobody has said how that URL
+    is reached. It is for a server that refuses Streamable HTTP
+    (https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#backwards-compatibility)."""
+    undeclared = not source.is_declared if isinstance(source, RemoteServer) else _as_url(source) is not None
+    if not undeclared or not isinstance(transport, StreamableHttpTransport):
+        return None
+    return SSETransport(transport.url, headers=transport.headers, auth=transport.auth)
+
+
 def _as_url(source: object) -> str | None:
     text = str(source) if isinstance(source, str | AnyUrl) else ""
     return text if text.lower().startswith(("http://", "https://")) else None

@@ -1,7 +1,7 @@
 """One SDK server with something of everything, over stdio or real HTTP.
 
 python everything.py stdio
-python everything.py http PORT {uvicorn|hypercorn-trio} {json|sse|http+sse} [--stateless]
+python everything.py http PORT {uvicorn|hypercorn-trio} {json|sse|http+sse|http+sse-at-mcp} [--stateless]
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> None:
         server.run("stdio")
         return
     port, runner, answers = int(arguments[1]), arguments[2], arguments[3]
-    if answers == "http+sse":
-        app = server.sse_app()
+    if answers.startswith("http+sse"):
+        app = server.sse_app(sse_path="/sse" if answers == "http+sse" else "/mcp")
     else:
         app = server.streamable_http_app(
             json_response=answers == "json", stateless_http="--stateless" in arguments
