@@ -163,6 +163,12 @@ def says_instead(request, *lines):
         faulty.write(text + b"\n")
 
 
+def says_what_it_is_asked_for(request):
+    """Once for each call, so that a session can hear many things."""
+    for text in request["params"]["arguments"]["messages"]:
+        faulty.write(text.encode("latin-1").replace(b"@id", str(request["id"]).encode()) + b"\n")
+
+
 def begins_with_a_byte_order_mark(request):
     faulty.write(b"\xef\xbb\xbf")
     answer(request)
@@ -248,7 +254,7 @@ if TRIGGER == "start":
     make(None)
 for read in sys.stdin.buffer:
     message = json.loads(read)
-    if "id" in message:
+    if "id" in message and "method" in message:
         take(message)
 if TRIGGER == "end":
     make(None)

@@ -9,11 +9,11 @@ from typing import Any, cast
 import anyio
 import pytest
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCNotification, JSONRPCRequest
+from mcp.types import JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import RequestFailedError
-from anyio_mcp.transports.base import ConnectionLost, Outgoing, Violation
+from anyio_mcp.transports.base import ConnectionLost, Outgoing, RequestFault, Violation
 from anyio_mcp.transports.streams import StreamsTransport
 
 pytestmark = pytest.mark.anyio
@@ -92,3 +92,33 @@ async def test_whatever_sending_raises_is_told_by_the_receipt() -> None:
     [failure] = failures
     assert isinstance(failure, RequestFailedError)
     assert isinstance(failure.cause, KeyError)
+
+
+async def test_what_others_have_parsed_is_mended_in_a_copy() -> None:
+    theirs: dict[str, Any] = {"text": "cut \ud83d", "list": ["\ude00"], "\ud83d": 1}
+    message = JSONRPCResponse(jsonrpc="2.0", id=1, result=theirs)
+    with anyio.fail_after(5):
+        async with transport(SessionMessage(message)).connect(
+            timeouts=Timeouts(), limits=Limits()
+        ) as connection:
+            answer = await connection.incoming.receive()
+    assert isinstance(answer, JSONRPCResponse)
+    assert answer.result == {"text": "cut \ufffd", "list": ["\ufffd"], "\ufffd": 1}
+    assert theirs == {"text": "cut \ud83d", "list": ["\ude00"], "\ud83d": 1}
+
+
+async def test_what_refers_to_itself_is_the_fault_of_its_request() -> None:
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    wide: list[Any] = []
+    for _ in range(100):
+        wide = [wide, wide]
+    with anyio.fail_after(5):
+        async with transport(
+            SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=1, result=endless)),
+            SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=2, result={"wide": wide})),
+        ).connect(timeouts=Timeouts(), limits=Limits()) as connection:
+            for request_id in (1, 2):
+                fault = await connection.incoming.receive()
+                assert isinstance(fault, RequestFault)
+                assert fault.request_id == request_id

@@ -45,7 +45,7 @@ MAX_DEPTH: Final = 200
 read (repr, copy, pickle, json) comes near to Python's."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_ENVELOPE: Final = frozenset(("id", "method", "params", "result", "error"))
+_ENVELOPE: Final = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 _HALF_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MOST_MENDED: Final = 100_000
@@ -76,13 +76,98 @@ def read_messages(data: bytes | bytearray, limits: Limits) -> list[Received]:
             value = _parse(data)
         except ValueError as error:
             return [_unparsed(data, f"is no JSON: {str(error)[:100]}", "violation", _mended_answer(data))]
-        if not isinstance(value, list):
-            return [_interpret(value)]
-        batch = cast("list[object]", value)
-        items = [_interpret(message) for message in batch[:MAX_BATCH]]
-        if not batch or len(batch) > MAX_BATCH:
-            items.append(Violation(f"a batch of {len(batch)} messages"))
-        return items
+        return _interpret_all(value)
+
+
+def read_value(value: object, limits: Limits) -> list[Received]:
+    """The same of what somebody else has parsed, by rules of their own. Never raises, and changes nothing in
+    `value`, which may be theirs.
+
+    What is no value of JSON is left to whoever uses it.
+    """
+    try:
+        if _survey(value, limits.max_message_values):
+            value = _mend(_copied(value), [_MOST_MENDED], 0)
+        return _interpret_all(value)
+    except OverflowError as error:
+        return [_unread(value, str(error), "oversized")]
+    except Exception as error:  # of an object of another make, as well
+        return [
+            _unread(value, f"cannot be read: {type(error).__name__}: {error}"[:_LONGEST_QUOTE], "violation")
+        ]
+
+
+def is_taken_as_it_is(value: object, limits: Limits) -> bool:
+    """Whether nothing in `value`, which somebody else has parsed, is to be mended or refused."""
+    try:
+        return not _survey(value, limits.max_message_values)
+    except (OverflowError, ValueError):
+        return False
+
+
+def _interpret_all(value: object) -> list[Received]:
+    if not isinstance(value, list):
+        return [_interpret(value)]
+    batch = cast("list[object]", value)
+    items = [_interpret(message) for message in batch[:MAX_BATCH]]
+    if not batch or len(batch) > MAX_BATCH:
+        items.append(Violation(f"a batch of {len(batch)} messages"))
+    return items
+
+
+def _survey(value: object, limit: int) -> bool:
+    """Whether half a surrogate pair is in it. Raises `OverflowError` for more than `limit` values, and
+    `ValueError` for more levels than are read.
+
+    Run for every message: level by level, so that a value costs no call of a function.
+    """
+    count, is_halved = 1, False
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, str):
+                is_halved = is_halved or (not item.isascii() and _is_halved(item))
+            elif isinstance(item, dict):
+                members = cast("dict[object, object]", item)
+                below += members.values()
+                for name in members:
+                    if isinstance(name, str) and not name.isascii():
+                        is_halved = is_halved or _is_halved(name)
+            elif isinstance(item, list):
+                below += cast("list[object]", item)
+            if len(below) > limit - count:
+                raise OverflowError(f"holds more values than Limits.max_message_values ({limit})")
+        count += len(below)
+        if not below:
+            return is_halved
+        level = below
+    raise ValueError("recursion limit exceeded")
+
+
+def _is_halved(text: object) -> bool:
+    return isinstance(text, str) and not text.isascii() and _LONE_SURROGATE.search(text) is not None
+
+
+def _copied(value: object) -> object:
+    """Containers of its own, so that those of others stay as they are. Surveyed: not too deep."""
+    if isinstance(value, dict):
+        return {name: _copied(member) for name, member in cast("dict[object, object]", value).items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in cast("list[object]", value)]
+    return value
+
+
+def _unread(value: object, what: str, reason: Any) -> RequestFault | Violation:
+    """The fault of the request that a value answers which cannot be taken."""
+    if not isinstance(value, dict):
+        return Violation(f"a message that {what}")
+    message = cast("dict[str, Any]", value)
+    answers = message.get("method") is None and ("result" in message or "error" in message)
+    request_id = as_request_id(message.get("id")) if answers else None
+    if request_id is None:
+        return Violation(f"a message that {what}")
+    return RequestFault(request_id, RequestFailedError(f"the answer {what}", reason=reason))
 
 
 @contextmanager
@@ -128,7 +213,7 @@ def _mend(value: Any, left: list[int], depth: int) -> Any:
         members = cast("dict[str, Any]", value)
         for name, member in members.items():
             members[name] = _mend(member, left, depth + 1)
-        if any(_LONE_SURROGATE.search(name) for name in members):
+        if any(map(_is_halved, members)):
             return {_mend_text(name, left): member for name, member in members.items()}
         return members
     return value

@@ -6,6 +6,7 @@ the task it was entered in: here that is nobody's but its own.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,26 +17,18 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.abc import ObjectReceiveStream
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
-from mcp.types import (
-    JSONRPCError,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    RequestId,
-)
+from mcp.types import RequestId
 
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import RequestFailedError, SessionLostError
+from anyio_mcp.transports._models import read_item
 from anyio_mcp.transports.base import (
     Connection,
     ConnectionLost,
     Incoming,
     Outgoing,
     Transport,
-    Violation,
 )
-
-_MESSAGES: Final = (JSONRPCRequest, JSONRPCNotification, JSONRPCResponse, JSONRPCError)
 
 StreamPair: TypeAlias = tuple[Any, Any]
 """`(read, write)`: the first yields `SessionMessage | Exception`, the second takes `SessionMessage`."""
@@ -67,8 +60,9 @@ class StreamsTransport(Transport):
 
     @asynccontextmanager
     async def connect(self, *, timeouts: Timeouts, limits: Limits) -> AsyncGenerator[Connection]:
-        """Enter the transport. `limits` do not reach into it: it frames its messages itself."""
-        connection = _StreamsConnection()
+        """Enter the transport. It frames its messages itself, so that `Limits.max_message_bytes` does not
+        reach into it; the other limits hold."""
+        connection = _StreamsConnection(limits)
         async with anyio.create_task_group() as tg:
             try:
                 await tg.start(connection.host, self.open)
@@ -83,7 +77,8 @@ class StreamsTransport(Transport):
 
 @final
 class _StreamsConnection(Connection):
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._read: Any = None
         self._write: Any = None
         self._leaving = anyio.Event()
@@ -92,6 +87,8 @@ class _StreamsConnection(Connection):
         self._error: Exception | None = None
         self._last_traffic = anyio.current_time()
         self._incoming = _Incoming(self)
+        # The rest of what one item of the transport has turned out to be: of a batch, bounded by its reader.
+        self._at_hand: deque[Incoming] = deque()
 
     @property
     def incoming(self) -> ObjectReceiveStream[Incoming]:
@@ -146,6 +143,9 @@ class _StreamsConnection(Connection):
 
     async def next_message(self) -> Incoming:
         """What the transport's stream yields next, in this library's words."""
+        if self._at_hand:
+            await anyio.lowlevel.checkpoint()
+            return self._at_hand.popleft()
         try:
             item = await self._read.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -154,9 +154,9 @@ class _StreamsConnection(Connection):
             self._error = self._error or error
             return await self._lost()
         self._last_traffic = anyio.current_time()
-        if isinstance(item, SessionMessage) and isinstance(item.message, _MESSAGES):
-            return item.message
-        return Violation(f"{type(item).__name__}: {_text_of(item)}"[:200])
+        first, *others = read_item(item, self._limits)
+        self._at_hand += others
+        return first
 
     async def _lost(self) -> ConnectionLost:
         with anyio.move_on_after(_CAUSE_PATIENCE):
@@ -183,11 +183,3 @@ class _Incoming(ObjectReceiveStream[Incoming]):
     async def aclose(self) -> None:
         self._over = True
         await anyio.lowlevel.checkpoint()
-
-
-def _text_of(item: object) -> str:
-    """What an item says of itself. It is of another make, and may not be able to."""
-    try:
-        return str(item)
-    except Exception as error:
-        return f"without a text ({type(error).__name__})"
