@@ -378,6 +378,7 @@ def test_variables_come_from_this_process_unless_others_are_given(monkeypatch: p
         ({"url": URL, "timeout": "s3cret"}, TypeError, "timeout must be a number, not str"),
         ({"url": URL, "timeout": True}, TypeError, "timeout must be a number, not bool"),
         ({"url": URL, "timeout": -1}, ValueError, "timeout must be a number above 0"),
+        ({"url": URL, "timeout": 0}, ValueError, "timeout must be a number above 0"),
         ({"command": "x", "timeout": math.inf}, ValueError, "timeout must be a number above 0"),
         ({"command": "x", "timeout": math.nan}, ValueError, "timeout must be a number above 0"),
         ({"command": "x", "envFile": 7}, TypeError, "envFile must be a str, not int"),
