@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mcp.types import (
 from anyio_mcp.client import Client
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import ConnectError, DeadlineExceededError, RequestFailedError, SessionLostError
-from anyio_mcp.transports import _child
+from anyio_mcp.transports import _child, _process
 from anyio_mcp.transports._pipe import LAST_WORDS_BYTES
 from anyio_mcp.transports.base import (
     INBOX_SIZE,
@@ -234,16 +234,16 @@ class TestStarting:
     async def test_cancelled_while_starting_it_leaves_no_child(self, monkeypatch: pytest.MonkeyPatch):
         started: list[int] = []
         starting, go_on = anyio.Event(), anyio.Event()
-        open_process = anyio.open_process
+        start_process = _child.start_process
 
-        async def slowly(*args: Any, **kwargs: Any) -> anyio.abc.Process:
+        async def slowly(*args: Any, **kwargs: Any) -> _process.ChildPipes:
             starting.set()
             await go_on.wait()
-            process = await open_process(*args, **kwargs)
+            process = await start_process(*args, **kwargs)
             started.append(process.pid)
             return process
 
-        monkeypatch.setattr(anyio, "open_process", slowly)
+        monkeypatch.setattr(_child, "start_process", slowly)
 
         async def host() -> None:
             async with connected(faulty("echo")):
@@ -259,10 +259,10 @@ class TestStarting:
         assert not is_alive(started[0])
 
     async def test_cancelled_before_it_starts_nothing_is_started(self, monkeypatch: pytest.MonkeyPatch):
-        async def never(*args: Any, **kwargs: Any) -> anyio.abc.Process:
+        async def never(*args: Any, **kwargs: Any) -> _process.ChildPipes:
             raise AssertionError("started although cancelled")
 
-        monkeypatch.setattr(anyio, "open_process", never)
+        monkeypatch.setattr(_child, "start_process", never)
         with anyio.CancelScope() as scope:
             scope.cancel()
             async with connected(faulty("echo")):
@@ -303,6 +303,58 @@ class TestExit:
             _, lost = await until_lost(connection)
         assert lost.exit_code == -(signal.SIGRTMIN + 5)
         assert str(lost) == f"the server process was killed by signal {signal.SIGRTMIN + 5}"
+
+    @pytest.mark.parametrize("code", [0, 3, 255])
+    async def test_a_code_that_event_loops_make_up_is_told_when_it_is_the_true_one(self, code: int):
+        async with connected(faulty("exits_when_asked", code)) as connection:
+            await connection.send(request())
+            _, lost = await until_lost(connection)
+        assert (lost.reason, lost.exit_code) == ("exited", code)
+
+    @pytest.mark.parametrize("code", [0, 3, 255])
+    async def test_no_code_is_invented_where_the_program_ignores_its_children(self, code: int):
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            async with connected(faulty("exits_when_asked", code), close=0.2) as connection:
+                await connection.send(request())
+                _, lost = await until_lost(connection)
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        assert (lost.reason, lost.exit_code) == ("exited", None)
+        assert str(lost).startswith("the server process exited, with a code that nobody knows")
+        assert lost.stderr_tail[-1] == "ValueError: no such luck"
+
+    @pytest.mark.parametrize("end", [["exits_when_asked", "3"], ["dies_of", "SIGKILL"]])
+    async def test_no_code_is_invented_where_another_part_of_the_program_was_told_it(
+        self, end: list[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        has_exited = _process.PosixProcess.has_exited
+
+        def told_too_late(process: _process.PosixProcess) -> bool:
+            with suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            return has_exited(process)
+
+        monkeypatch.setattr(_process.PosixProcess, "has_exited", told_too_late)
+        async with connected(faulty(*end)) as connection, within(SOON):
+            await connection.send(request())
+            _, lost = await until_lost(connection)
+        assert (lost.reason, lost.exit_code) == ("exited", None)
+        assert "a code that nobody knows" in str(lost)
+
+    async def test_a_session_of_a_program_that_ignores_its_children_is_replaced_as_any_other(self):
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            with anyio.fail_after(PATIENCE):
+                async with Client(StdioTransport(sys.executable, [CHILDREN / "sdk_server.py"])) as client:
+                    first = client.session
+                    await client.ping()
+                assert client.stats().sessions_started == 1
+                async with client:
+                    await client.ping()
+                    assert client.session is not first
+        finally:
+            signal.signal(signal.SIGCHLD, before)
 
     async def test_half_a_line_before_an_exit_is_a_violation_and_the_whole_one_is_delivered(self):
         async with connected(faulty("says_half_a_line_and_exits")) as connection:
@@ -818,39 +870,47 @@ class TestLeaving:
             assert not is_alive(child)
 
 
-class _Unkillable(anyio.abc.Process):
+async def test_where_only_the_event_loop_reads_pipes_its_own_processes_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    started: list[_process.LoopProcess] = []
+
+    async def start_process(command: Any, *, env: Any, cwd: Any) -> _process.ChildPipes:
+        process = await anyio.open_process(command, env=env, cwd=cwd, start_new_session=True)
+        started.append(_process.LoopProcess(process))
+        return started[-1]
+
+    monkeypatch.setattr(_child, "start_process", start_process)
+    async with connected(faulty("exits_when_asked", 3)) as connection:
+        await connection.send(request())
+        _, lost = await until_lost(connection)
+    assert (lost.reason, lost.exit_code) == ("exited", 3)
+    monkeypatch.delattr(os, "killpg")
+    async with connected(faulty("ignores", "EOF", "SIGTERM"), close=0.2) as connection:
+        child = (await pids(connection))["child"]
+    assert not is_alive(child)
+    assert [process.exit_code for process in started] == [3, -signal.SIGKILL]
+
+
+class _Unkillable(_process.ChildPipes):
     """A process in a state that not even SIGKILL ends, such as waiting for a broken disk."""
 
     def __init__(self) -> None:
         self.pipes = [anyio.create_memory_object_stream[bytes](1) for _ in range(3)]
+        ends: Any = (self.pipes[0][0], self.pipes[1][1], self.pipes[2][1])
+        self.stdin, self.stdout, self.stderr = ends
+        self.pid = -1
 
-    async def aclose(self) -> None:
-        await self.wait()
+    @property
+    def exit_code(self) -> None:
+        return None
 
-    async def wait(self) -> int:
-        await anyio.sleep_forever()
-        raise AssertionError
+    def has_exited(self) -> bool:
+        return False
 
     def terminate(self) -> None: ...
 
     def kill(self) -> None: ...
-
-    def send_signal(self, signal: Any) -> None: ...
-
-    pid = -1
-    returncode = None
-
-    @property
-    def stdin(self) -> Any:
-        return self.pipes[0][0]
-
-    @property
-    def stdout(self) -> Any:
-        return self.pipes[1][1]
-
-    @property
-    def stderr(self) -> Any:
-        return self.pipes[2][1]
 
 
 async def test_a_process_that_cannot_be_killed_is_given_up_with_a_warning(

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, Final, Self, cast, final
 
 import anyio
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from anyio_mcp._text import get_logger
+from anyio_mcp.transports._process import ChildPipes, start_process
 
 logger = get_logger(__name__)
 stderr_logger = get_logger("anyio_mcp.stderr")
@@ -78,14 +78,13 @@ class StderrTail:
 class ChildProcess:
     """A running child, in a process group of its own where there are process groups."""
 
-    __slots__ = ("_process", "_stderr", "_tail", "exited", "stderr_ended", "stdin", "stdout")
+    __slots__ = ("_process", "_tail", "exited", "stderr_ended", "stdin", "stdout")
 
-    def __init__(self, process: Process, source: str) -> None:
+    def __init__(self, process: ChildPipes, source: str) -> None:
         self._process = process
         self._tail = StderrTail(source)
-        self.stdin = cast("ByteSendStream", process.stdin)
-        self.stdout = cast("ByteReceiveStream", process.stdout)
-        self._stderr = cast("ByteReceiveStream", process.stderr)
+        self.stdin = process.stdin
+        self.stdout = process.stdout
         self.exited = anyio.Event()
         self.stderr_ended = anyio.Event()
 
@@ -95,22 +94,20 @@ class ChildProcess:
     ) -> Self:
         """Start `command`. Raises `OSError` and `ValueError` as the operating system refuses it.
 
-        Not to be cancelled: asyncio would kill the child half-way without waiting for it. Waits for fork
-        and exec, not for the program.
+        Not to be cancelled. Waits for fork and exec, not for the program.
         """
-        process = await anyio.open_process(command, env=dict(env), cwd=cwd, start_new_session=True)
-        return cls(process, source)
+        return cls(await start_process(command, env=env, cwd=cwd), source)
 
     @property
     def exit_code(self) -> int | None:
-        """Negative: the signal that ended it. None while it runs."""
-        return self._process.returncode
+        """Negative: the signal that ended it. None while it runs, and if nobody knows."""
+        return self._process.exit_code
 
     @property
     def is_stopped(self) -> bool:
         """Whether the process is stopped (SIGSTOP), as far as the system tells. Nothing is reaped."""
         wait = cast("Callable[[int, int, int], Any] | None", getattr(os, "waitid", None))
-        if wait is None or self._process.returncode is not None:
+        if wait is None or self._process.has_exited():
             return False
         try:
             return wait(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
@@ -129,8 +126,7 @@ class ChildProcess:
     async def watch(self) -> None:
         """Wait for the exit itself, and set `exited`.
 
-        Not by the pipes: they stay open for as long as any descendant holds them. Nor by
-        `Process.wait()`: on asyncio, depending on the versions, that waits for the pipes as well.
+        Not by the pipes: they stay open for as long as any descendant holds them.
         """
         pidfd = open_pidfd(self._process.pid)
         if pidfd is not None:
@@ -146,7 +142,7 @@ class ChildProcess:
         """Read stderr to its end: a child whose stderr nobody reads stops when the pipe is full."""
         with suppress(*END_OF_PIPE):
             while True:
-                self._tail.feed(await self._stderr.receive())
+                self._tail.feed(await self._process.stderr.receive())
         self.stderr_ended.set()
 
     async def end(self, seconds: float) -> None:
@@ -167,19 +163,16 @@ class ChildProcess:
 
     async def release(self) -> None:
         """Leave neither zombie nor pipe behind, whatever became of `end`. Not to be cancelled."""
-        if self._process.returncode is None:
+        if not self._process.has_exited():
             self.stop(force=True)
         # Bounded, for a process that not even SIGKILL ends.
         with anyio.move_on_after(REAP_SECONDS):
             await self._reaped()
-        # Bounded to be safe: closing pipes waits for nobody, nor does it for a process that has exited.
-        with anyio.move_on_after(REAP_SECONDS):
-            if self._process.returncode is not None:
-                await self._process.aclose()
-                return
+        if not self._process.has_exited():
             logger.warning("process %d does not end, not even by SIGKILL", self._process.pid)
-            # Not Process.aclose(): it would wait for the exit without a bound.
-            for pipe in (self.stdin, self.stdout, self._stderr):
+        # Bounded to be safe: closing pipes waits for nobody.
+        with anyio.move_on_after(REAP_SECONDS):
+            for pipe in (self.stdin, self.stdout, self._process.stderr):
                 await pipe.aclose()
 
     def stop(self, *, force: bool) -> None:
@@ -192,13 +185,13 @@ class ChildProcess:
         with suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, signal.SIGKILL if force else signal.SIGTERM)
-            elif self._process.returncode is None:
+            elif not self._process.has_exited():
                 end = self._process.kill if force else self._process.terminate
                 end()
 
     async def _reaped(self) -> None:
         pause = 0.001
-        while self._process.returncode is None:
+        while not self._process.has_exited():
             await anyio.sleep(pause)
             pause = min(2 * pause, _POLL_SECONDS)
 
@@ -209,7 +202,12 @@ class ChildProcess:
 
 
 def describe_exit(code: int | None) -> str:
-    if code is None or code >= 0:
+    if code is None:
+        return (
+            "the server process exited, with a code that nobody knows: this program ignores SIGCHLD, or "
+            "another part of it waits for all child processes"
+        )
+    if code >= 0:
         return f"the server process exited with code {code}"
     try:
         return f"the server process was killed by {signal.Signals(-code).name}"

@@ -1,7 +1,7 @@
 """A server that runs as a child process and speaks JSON-RPC lines on its stdin and stdout.
 
 This file owns the configuration, and who keeps the process from start to end. Messages are none of its
-business (`_pipe.py`, `_lines.py`), nor are signals (`_child.py`).
+business (`_pipe.py`, `_lines.py`), nor are signals (`_child.py`) or exit codes (`_process.py`).
 """
 
 from __future__ import annotations
