@@ -36,3 +36,15 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def locals_behind(error: BaseException | None) -> str:
+    """The local variables of all frames but a test's, behind an error and what it came from."""
+    if error is None:
+        return ""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if "/tests/" not in trace.tb_frame.f_code.co_filename:
+            found += repr(dict(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    return found + locals_behind(error.__cause__) + locals_behind(error.__context__)

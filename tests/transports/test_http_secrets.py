@@ -12,6 +12,7 @@ import pytest
 from anyio_mcp import Client, ConnectError, RequestFailedError
 from anyio_mcp.transports import StreamableHttpTransport
 from tests.faults.http_server import Handler, Talk, close, fault_server, garbage, status_500
+from tests.leaks import locals_behind
 from tests.servers import free_port
 
 pytestmark = pytest.mark.anyio
@@ -49,18 +50,6 @@ async def test_no_argument_of_a_call_is_in_the_pickle_of_its_failure() -> None:
     assert SECRET.encode() not in pickle.dumps(caught.value)
 
 
-def _locals_behind(error: BaseException | None) -> str:
-    """The local variables of all frames but a test's, behind an error and what it came from."""
-    if error is None:
-        return ""
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        if "/tests/" not in trace.tb_frame.f_code.co_filename:
-            found += repr(dict(trace.tb_frame.f_locals))
-        trace = trace.tb_next
-    return found + _locals_behind(error.__cause__) + _locals_behind(error.__context__)
-
-
 async def _redirecting(talk: Talk) -> None:
     await talk.reply(302, b"", None, {"location": f"http://other.example/?q={SECRET}"})
 
@@ -74,4 +63,4 @@ async def test_no_secret_is_in_the_local_variables_behind_the_error_of_an_exchan
             async with client:
                 with pytest.raises((RequestFailedError, httpx2.HTTPStatusError)) as caught:
                     await client.list_tools()
-    assert SECRET not in _locals_behind(caught.value)
+    assert SECRET not in locals_behind(caught.value)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import pickle
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -40,7 +41,7 @@ from anyio_mcp.transports.base import (
     Violation,
 )
 from anyio_mcp.transports.stdio import StdioTransport
-from tests.leaks import is_alive
+from tests.leaks import is_alive, locals_behind
 
 pytestmark = pytest.mark.anyio
 
@@ -230,6 +231,35 @@ class TestStarting:
                 pytest.fail("connected to nothing")
         assert isinstance(caught.value.cause, cause)
         assert transport.describe in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"command": "no-such-command-anywhere"},
+            {"command": "/etc/passwd"},
+            {"command": "/tmp"},
+            {"cwd": "/no/such/directory"},
+            {"args": ["s3cret\0"]},
+            {"args": ["s3cret\ud800"]},
+            {"env": {"KEY": "s3cret\0"}},
+            {"env": {"KEY": "s3cret\ud800"}},
+            {"env": {"s3cret\ud800": "x"}},
+        ],
+    )
+    async def test_the_error_of_a_command_that_cannot_be_started_holds_no_argument_and_no_environment(
+        self, fault: dict[str, Any]
+    ):
+        settings: dict[str, Any] = {"command": "cat", "args": ["--key=s3cret"], "env": {"KEY": "s3cret"}}
+        transport = StdioTransport(**{**settings, **fault})
+        for enter in (connected(transport), Client(transport)):
+            with pytest.raises(ConnectError, match="could not start") as caught:
+                async with within(SOON), enter:
+                    pytest.fail("connected to nothing")
+            error = caught.value
+            assert isinstance(error.cause, OSError | ValueError)
+            told = [str(error), repr(error), repr(vars(error.cause)), repr(error.cause.args)]
+            assert "s3cret" not in " ".join(told) + locals_behind(error)
+            assert b"s3cret" not in pickle.dumps(error)
 
     async def test_cancelled_while_starting_it_leaves_no_child(self, monkeypatch: pytest.MonkeyPatch):
         started: list[int] = []

@@ -159,8 +159,9 @@ class _Life:
                 source=transport.describe,
             )
         except (OSError, ValueError) as error:
-            text = f"could not start {transport.describe}: {error}"
-            self._outcome = ConnectError(text, cause=error)
+            cause = _without_secrets(error)
+            text = f"could not start {transport.describe}: {cause}"
+            self._outcome = ConnectError(text, cause=cause)
             self.started.set()
             return None
 
@@ -177,6 +178,17 @@ class _Life:
                 tasks.cancel_scope.deadline = anyio.current_time() + LAST_WORDS_SECONDS
         finally:
             connection.close()
+
+
+def _without_secrets(error: OSError | ValueError) -> OSError | ValueError:
+    """`error`, by which a command could not be started, without the arguments and the environment that it
+    was to be started with: the frames behind it have them among their variables."""
+    if isinstance(error, UnicodeError):  # quotes the whole text
+        return ValueError(
+            "the command, its arguments or its environment have a character that no system takes"
+        )
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _title(command: str, args: Sequence[str], cwd: str | None) -> str:
