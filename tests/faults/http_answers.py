@@ -388,10 +388,11 @@ async def _large_but_allowed(talk: Talk) -> None:
     await talk.result({**ECHO, "_meta": {"ballast": "x" * LARGE}})
 
 
-CELLS.add("a body of 50 MB", "in flight", WORKS, Scene(fault=_large_but_allowed))
+CELLS.add("a body of 50 MB", "in flight", WORKS, Scene(fault=_large_but_allowed), largest=True)
 CELLS.add(
     "a body of 50 MB; over the limit",
     "in flight",
     failed("oversized"),
     Scene(fault=_large_but_allowed, limits=Limits(max_message_bytes=LARGE)),
+    largest=True,
 )

@@ -114,6 +114,7 @@ class Cells(list[Cell]):
         within: float = 0.0,
         bound: str = "",
         eras: tuple[Era, ...] | None = None,
+        largest: bool = False,
     ) -> None:
         self.extend(
             Cell(
@@ -125,6 +126,7 @@ class Cells(list[Cell]):
                 within=within,
                 bound=bound,
                 run=run,
+                largest=largest,
             )
             for era in eras or self._eras
         )

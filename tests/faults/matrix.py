@@ -62,6 +62,8 @@ class Cell:
     bound: str = ""
     """The bound with default settings, where the outcome does not tell it, as the page names it."""
     clock: Literal["virtual", "real"] = "real"
+    largest: bool = False
+    """Whether its messages are of the largest that `Limits` allow, for which a step may take longer."""
 
     @property
     def id(self) -> str:

@@ -287,9 +287,19 @@ def add(
     *,
     within: float,
     eras: tuple[Era, ...] = ERAS,
+    largest: bool = False,
 ) -> None:
     CELLS.extend(
-        Cell(area="stdio", fault=fault, phase=phase, era=era, outcome=outcome, within=within, run=script)
+        Cell(
+            area="stdio",
+            fault=fault,
+            phase=phase,
+            era=era,
+            outcome=outcome,
+            within=within,
+            run=script,
+            largest=largest,
+        )
         for era in eras
     )
 
@@ -803,6 +813,7 @@ add(
     Script(fault="answers_with", arguments=(50_000_000,), trigger="call"),
     within=10.0,
     eras=("modern",),
+    largest=True,
 )
 add(
     "an answer over the limit",

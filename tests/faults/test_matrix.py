@@ -11,6 +11,7 @@ from anyio_mcp.testing import VirtualTime
 from tests.faults import document
 from tests.faults.areas import CELLS
 from tests.faults.matrix import Cell, Observed, judge
+from tests.lag.plugin import LARGEST, ORDINARY, check
 from tests.leaks import open_sockets
 
 MARGIN = 30.0
@@ -32,7 +33,7 @@ async def play(cell: Cell) -> Observed:
     return observed
 
 
-@pytest.mark.usefixtures("unmeasured", "short_steps")
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 def test_a_fault_ends_in_its_outcome_within_its_bound_and_leaves_nothing(cell: Cell, backend: str) -> None:
@@ -40,6 +41,7 @@ def test_a_fault_ends_in_its_outcome_within_its_bound_and_leaves_nothing(cell: C
     before = open_sockets()
     judge(cell, anyio.run(play, cell, backend=backend, backend_options=dict(options)))
     assert open_sockets() <= before, "a socket outlived its cell"
+    check(LARGEST if cell.largest else ORDINARY, collecting=False)
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:

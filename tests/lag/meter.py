@@ -11,6 +11,7 @@ import asyncio
 import gc
 import re
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,15 @@ class Step:
 
 
 @final
+class _Running(threading.local):
+    """The step that is under way in a thread: each may run an event loop, on a clock of its own."""
+
+    began: float = 0.0
+    collecting: float = 0.0
+    collection_began: float = 0.0
+
+
+@final
 @dataclass(slots=True, eq=False)
 class Meter(trio.abc.Instrument):
     """Measures every step of every event loop of this process while it is `installed()`."""
@@ -69,9 +79,7 @@ class Meter(trio.abc.Instrument):
     """The longest of each kind."""
     current: list[Step] = field(default_factory=list[Step])
     """Those since `begin()` that were not a server's."""
-    _began: float = 0.0
-    _collecting: float = 0.0
-    _collection_began: float = 0.0
+    _step: _Running = field(default_factory=_Running)
 
     def begin(self, test: str) -> None:
         self.test = test
@@ -86,7 +94,7 @@ class Meter(trio.abc.Instrument):
             try:
                 run_handle(handle)
             finally:
-                seconds = time.thread_time() - self._began
+                seconds = time.thread_time() - self._step.began
                 if seconds > WORTH_KEEPING:
                     self._keep(seconds, *_of_handle(handle))
 
@@ -111,23 +119,23 @@ class Meter(trio.abc.Instrument):
         self._start()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        seconds = time.thread_time() - self._began
+        seconds = time.thread_time() - self._step.began
         if seconds > WORTH_KEEPING:
             self._keep(seconds, task.name, _innermost(task.coro) or task.name)
 
     def _start(self) -> None:
-        self._collecting = 0.0
-        self._began = time.thread_time()
+        self._step.collecting = 0.0
+        self._step.began = time.thread_time()
 
     def _on_collection(self, phase: str, _: dict[str, int]) -> None:
         now = time.thread_time()
         if phase == "start":
-            self._collection_began = now
+            self._step.collection_began = now
         else:
-            self._collecting += now - self._collection_began
+            self._step.collecting += now - self._step.collection_began
 
     def _keep(self, seconds: float, task: str, where: str) -> None:
-        step = Step(seconds, self._collecting, self.test, task, where, sys.gettrace() is not None)
+        step = Step(seconds, self._step.collecting, self.test, task, where, sys.gettrace() is not None)
         self.longest[step.kind] = max(step, self.longest.get(step.kind, step))
         if not step.of_a_server:
             self.current.append(step)

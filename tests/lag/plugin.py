@@ -36,16 +36,17 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 @pytest.fixture
 def short_steps() -> Iterator[Meter]:
-    """The test fails if anybody but its servers held the event loop for longer than `ORDINARY`.
-
-    Without the garbage collector's share: that is of all that this process has ever made.
-    """
+    """The test fails if anybody but its servers held the event loop for longer than `ORDINARY`."""
     yield meter
     check(ORDINARY, collecting=False)
 
 
 def check(bound: float, *, collecting: bool = True) -> None:
-    """Raises `AssertionError` if a step of this test took longer than `bound` seconds."""
+    """Raises `AssertionError` if a step of this test took longer than `bound` seconds.
+
+    Without `collecting`, the garbage collector's share is left out: that is of all that this process has ever
+    made.
+    """
     for step in meter.current:
         seconds = step.seconds - (0.0 if collecting else step.collecting)
         assert seconds <= bound, f"a step held the event loop: {step}"
