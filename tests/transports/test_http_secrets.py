@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import ModuleType
 
 import anyio
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from anyio_mcp import Client, ConnectError, RequestFailedError
 from anyio_mcp.transports import StreamableHttpTransport
+from anyio_mcp.transports._boundary import clear_frames
 from tests.faults.http_server import Handler, Talk, close, fault_server, garbage, status_500
 from tests.leaks import locals_behind
 from tests.servers import free_port
@@ -64,3 +66,41 @@ async def test_no_secret_is_in_the_local_variables_behind_the_error_of_an_exchan
                 with pytest.raises((RequestFailedError, httpx2.HTTPStatusError)) as caught:
                     await client.list_tools()
     assert SECRET not in locals_behind(caught.value)
+
+
+_SHARING = """
+async def work(error, waiting):
+    secret = "s3cret"
+    try:
+        await broken(error)
+    except ValueError:
+        await waiting()
+        raise
+
+async def broken(error):
+    raise error
+"""
+
+
+async def test_an_error_that_several_tasks_share_is_cleared_of_none_of_their_frames_that_still_wait() -> None:
+    module = ModuleType("httpcore_of_a_user")
+    exec(_SHARING, vars(module))
+    error, ended, waits = ValueError("the connection broke"), 0, anyio.Event()
+
+    async def task() -> None:
+        nonlocal ended
+        with pytest.raises(ValueError, match="the connection broke"):
+            await module.work(error, waits.wait)
+        ended += 1
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(task)
+            tasks.start_soon(task)
+            await anyio.wait_all_tasks_blocked()
+            clear_frames(error)
+            assert ended == 0
+            waits.set()
+    assert ended == 2
+    clear_frames(error)
+    assert SECRET not in locals_behind(error)

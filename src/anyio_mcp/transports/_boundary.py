@@ -6,7 +6,9 @@ found. It is logged as one, and the connection lives on. Must not know what the 
 
 from __future__ import annotations
 
+import dis
 from contextlib import suppress
+from types import FrameType
 from typing import Final
 
 from mcp import MCPError
@@ -19,6 +21,8 @@ from anyio_mcp.transports._httpsettings import status_errors
 logger = get_logger(__name__)
 
 _LONGEST_CHAIN: Final = 16
+
+_YIELD: Final = dis.opmap["YIELD_VALUE"]
 
 _HOLD_SECRETS: Final = (
     "httpx",
@@ -53,8 +57,8 @@ def clear_frames(error: BaseException) -> None:
     """Forget the local variables of HTTP clients behind `error` and behind what it came from.
 
     Lines and names stay. No other frame is touched, and none that caught an error, which is the first of a
-    traceback: it may belong to a task that goes on, and before Python 3.13 clearing the frame of a coroutine
-    that is suspended ends it (https://docs.python.org/3/reference/datamodel.html#frame.clear).
+    traceback, nor one that is suspended: either may belong to a task that goes on. What breaks an HTTP/2
+    connection is raised in each of its tasks as the same error, so that its traceback leads through them all.
     """
     chain: list[BaseException] = [error]
     for one in chain:  # grows while it is walked; longer chains are nobody's
@@ -63,6 +67,17 @@ def clear_frames(error: BaseException) -> None:
             chain += [origin for origin in origins if origin is not None and origin not in chain]
         entry = one.__traceback__
         while entry is not None and (entry := entry.tb_next) is not None:
-            if str(entry.tb_frame.f_globals.get("__name__")).startswith(_HOLD_SECRETS):
+            module = str(entry.tb_frame.f_globals.get("__name__"))
+            if module.startswith(_HOLD_SECRETS) and not _suspended(entry.tb_frame):
                 with suppress(RuntimeError):  # it is running
                     entry.tb_frame.clear()
+
+
+def _suspended(frame: FrameType) -> bool:
+    """Whether a coroutine waits in `frame`, as far as Python does not know it by itself.
+
+    Before Python 3.13, which raises for it, clearing such a frame ends the coroutine behind the back of its
+    task (https://docs.python.org/3/reference/datamodel.html#frame.clear). Its last instruction is the one
+    that waits; one that was left by an error has gone on from there.
+    """
+    return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == _YIELD
