@@ -19,6 +19,7 @@ from anyio_mcp.errors import RequestFailedError
 from anyio_mcp.transports._boundary import clear_frames
 from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
+from anyio_mcp.transports._http2 import Http2Streams, StreamUse, http2_streams
 from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
 from anyio_mcp.transports._httpsettings import chosen_encoding, pool_timeouts, status_errors
 from anyio_mcp.transports._policy import HttpPolicy
@@ -31,6 +32,8 @@ _BUFFERED_PIECES: Final = 100_000
 _PIECES_A_STEP: Final = 256
 # Our own URL with each method, and a few that redirects led to; others are made anew each time.
 _BARE_REQUESTS: Final = 8
+# Tries of a request of which nothing was sent, while others take the streams that become free.
+_UNSENT: Final = 4
 _KEEPS_METHOD: Final = frozenset({307, 308})
 
 
@@ -46,6 +49,7 @@ class HttpRequester:
         "_last_traffic",
         "_options",
         "_own",
+        "_streams",
         "_timeout",
         "_url",
         "describe",
@@ -70,6 +74,8 @@ class HttpRequester:
         self._own = own
         self._url = url
         self.describe = visible(url)
+        # Ours speaks HTTP/1.1, and is nobody else's.
+        self._streams = Http2Streams() if own else http2_streams(client, _origin(httpx2.URL(url)))
         # Made once: with a thousand calls in flight to a server that is gone, making it takes longest.
         self._bare: dict[tuple[str, str], Any] = {}
         self._headers = {name.lower(): value for name, value in headers.items()}
@@ -109,19 +115,28 @@ class HttpRequester:
         *,
         url: str | None = None,
         waits: bool = True,
+        lasting: bool = False,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
 
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
         redirect that is not followed; any other status is the caller's to judge. Without `waits` it fails
-        where the pool of a user's client has no connection free.
+        where the pool of a user's client has no connection free. `lasting`: a stream of which no end is
+        expected, and that may break.
         """
-        response = await self._send(method, url or self._url, headers, content, waits=waits)
+        # One that lasts is counted by itself: it may break at any time, so no connection is kept for it.
+        use = StreamUse(Http2Streams() if lasting else self._streams, self.policy)
+        await use.enter()
         try:
-            yield response
+            response = await self._send(method, url or self._url, headers, content, use, waits=waits)
+            try:
+                yield response
+            finally:
+                use.over = response.is_closed  # which it is by itself once it is read to its end
+                await self._release(response)
         finally:
-            await self._release(response)
+            await use.leave()
 
     async def chunks(
         self, response: httpx2.Response, received: Callable[[int], None] | None = None
@@ -240,6 +255,7 @@ class HttpRequester:
         url: str,
         headers: Mapping[str, str],
         content: bytes | None,
+        use: StreamUse,
         *,
         waits: bool,
     ) -> httpx2.Response:
@@ -250,14 +266,16 @@ class HttpRequester:
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
-                response = await self._request(method, target, encoded, content, waits=waits)
+                response = await self._request(method, target, encoded, content, use, waits=waits)
             except status_errors() as error:
                 # The user's event hook has judged the status. It is ours to judge all the same: a lost
                 # session and a redirect look like errors to a hook. The body is gone.
                 response = error.response
             except Exception as error:
+                use.over = True
                 raise self.failure(error) from error
             self._last_traffic = anyio.current_time()
+            self._streams.heard(response)
             if not response.has_redirect_location:
                 return response
             try:
@@ -276,14 +294,25 @@ class HttpRequester:
         target: str,
         headers: list[tuple[bytes, bytes]],
         content: bytes | None,
+        use: StreamUse,
         *,
         waits: bool,
     ) -> httpx2.Response:
-        async def send(timeout: Any) -> httpx2.Response:
+        async def attempt(timeout: Any) -> httpx2.Response:
             request = self._client.build_request(
                 method, target, headers=headers, content=content, timeout=timeout
             )
-            return await self._client.send(request, stream=True, follow_redirects=False, **self._options)
+            async with use.writing():
+                return await self._client.send(request, stream=True, follow_redirects=False, **self._options)
+
+        async def send(timeout: Any) -> httpx2.Response:
+            for _ in range(_UNSENT):
+                try:
+                    return await attempt(timeout)
+                except Exception as error:
+                    if not await use.is_unsent(error):
+                        raise
+            return await attempt(timeout)
 
         if self._own:
             return await send(self._timeout)

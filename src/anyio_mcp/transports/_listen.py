@@ -84,7 +84,7 @@ class Listener:
             broken: Exception | None = None
             try:
                 stamp = self._wire.session.stamp_get(self._last_event_id)
-                async with self._wire.http.open("GET", stamp.headers) as response:
+                async with self._wire.http.open("GET", stamp.headers, lasting=True) as response:
                     self.answered.set()
                     if response.status_code == 405:
                         return None

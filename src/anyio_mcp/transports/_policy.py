@@ -38,6 +38,13 @@ class HttpPolicy:
     release_seconds: float = 1.0
     """Closing sockets. Immediate in practice; a bound because it is shielded."""
 
+    retire_seconds: float = 5.0
+    """For the few exchanges in an HTTP/2 connection that is full of streams nobody waits for to come to their
+    end, before it is closed for the sake of those that wait for room in another."""
+
+    write_seconds: float = 0.25
+    """For a request over HTTP/2 to be written before a cancellation ends it."""
+
     max_redirects: int = 5
 
     retry_default: float = 1.0
