@@ -20,7 +20,7 @@ from anyio_mcp.transports._boundary import clear_frames
 from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._http2 import Http2Streams, StreamUse, http2_streams
-from anyio_mcp.transports._httperrors import fault_reason, reason_of, rebuilt_error
+from anyio_mcp.transports._httperrors import failed_at, fault_reason, reason_of, rebuilt_error
 from anyio_mcp.transports._httpsettings import chosen_encoding, pool_timeouts, status_errors
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
@@ -223,10 +223,11 @@ class HttpRequester:
     def failure(self, error: Exception) -> RequestFailedError:
         """What went wrong below HTTP, as a caller gets to see it."""
         self._forget_secrets(error)
+        what = failed_at(error, self.describe)
         # They are over, and their locals hold the request.
         clear_frames(error)
         return RequestFailedError(
-            f"the exchange with {self.describe} failed: {type(error).__name__}: {reason_of(error)}",
+            f"{what}: {type(error).__name__}: {reason_of(error)}",
             reason=fault_reason(error),
             cause=error,
         )

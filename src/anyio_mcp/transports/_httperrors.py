@@ -37,6 +37,31 @@ def reason_of(error: BaseException) -> str:
     return "no reason given"
 
 
+def failed_at(error: BaseException, peer: str) -> str:
+    """What failed with `error`: the exchange with `peer`, or the proxy on the way to it.
+
+    A client does not say that it uses a proxy, but the modules it went through do. Through a proxy the only
+    address that is connected to is the proxy's.
+    """
+    proxied = connecting = False
+    cause: BaseException | None = error
+    for _ in range(_CAUSES):
+        if cause is None:
+            break
+        entry = cause.__traceback__
+        while entry is not None:
+            module = str(entry.tb_frame.f_globals.get("__name__"))
+            proxied |= module.startswith("httpcore") and module.endswith("_proxy")
+            connecting |= module.startswith("httpcore") and entry.tb_frame.f_code.co_name == "connect_tcp"
+            entry = entry.tb_next
+        cause = cause.__cause__ or cause.__context__
+    if not proxied:
+        return f"the exchange with {peer} failed"
+    if connecting:
+        return f"the proxy on the way to {peer} cannot be reached"
+    return f"the exchange with {peer} by way of a proxy failed"
+
+
 def rebuilt_error(response: httpx2.Response, body: bytes) -> Exception:
     """What `raise_for_status` raises: for a complete response, and for a request without secrets.
 
