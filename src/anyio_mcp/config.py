@@ -100,8 +100,10 @@ class Timeouts:
 class Heartbeat:
     """When to ask whether the peer is alive, while calls are in flight and the wire is quiet.
 
-    After `interval` seconds without any traffic the peer is asked (`ping`, or `server/discover` in
-    the modern era); after `timeout` more seconds without any traffic the session is lost (`silent`).
+    After `interval` seconds without any traffic the peer is asked (`ping`, or `server/discover` in the modern
+    era), where an answer can tell something: over HTTP that the session is gone (`expired`). That a question
+    is not answered ends nothing, for a server that works on one request at a time answers no ping meanwhile.
+    A child process that the operating system has stopped is lost `timeout` seconds later (`silent`).
     """
 
     interval: float = 15.0

@@ -182,3 +182,42 @@ async def test_a_client_is_as_good_as_new_whatever_a_restarted_server_says(
                 await client.call_tool("t", {})
             assert (await client.call_tool("t", {})).content[0].text == "hi"
     assert sessions == 2
+
+
+async def test_a_second_400_in_a_row_without_a_reason_lets_the_next_call_start_anew() -> None:
+    async with fault_server(session(saying(400, None, ""))) as server, connected(server.url) as driver:
+        await driver.initialize()
+        for _ in range(2):
+            assert isinstance(await driver.fault(), httpx2.HTTPStatusError)
+        sent = len(server.of("POST"))
+        fault = await driver.fault()
+        assert isinstance(fault, SessionLostError)
+        assert (fault.reason, fault.refused) == ("expired", True)
+        await driver.lost()
+        assert len(server.of("POST")) == sent
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, -32602), (403, None), (413, None), (500, None)])
+async def test_refusals_with_a_reason_or_of_another_kind_leave_the_session_alone(
+    status: int, code: int | None
+) -> None:
+    async with fault_server(session(saying(status, code, "no"))) as server, connected(server.url) as driver:
+        await driver.initialize()
+        for _ in range(4):
+            item = await driver.call()
+            assert not isinstance(getattr(item, "error", None), SessionLostError)
+        assert len(server.of("POST")) == 6
+
+
+async def test_an_answer_between_two_bad_requests_shows_that_the_session_is_known() -> None:
+    async def answer(talk: Talk) -> None:
+        if talk.received.rpc_method == "bad":
+            await talk.reply(400)
+        else:
+            await talk.result()
+
+    async with fault_server(session(answer)) as server, connected(server.url) as driver:
+        await driver.initialize()
+        for _ in range(3):
+            assert isinstance(await driver.fault("bad"), httpx2.HTTPStatusError)
+            assert await driver.result("good") == {}

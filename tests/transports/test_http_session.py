@@ -189,8 +189,12 @@ async def test_404_to_a_session_id_is_the_loss_of_the_session_for_everybody() ->
     assert "after the end" not in {received.rpc_method for received in server.requests}
 
 
-async def test_a_notification_can_be_the_one_to_learn_that_the_session_expired() -> None:
-    async with fault_server(session(gone)) as server, connected(server.url) as driver:
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_notification_can_be_the_one_to_learn_that_the_session_expired(status: int) -> None:
+    async def refuse(talk: Talk) -> None:
+        await talk.reply(status)
+
+    async with fault_server(session(refuse)) as server, connected(server.url) as driver:
         await driver.initialize()
         receipt = await driver.notify()
         assert (await driver.lost()).error.reason == "expired"
@@ -350,8 +354,12 @@ async def test_what_the_get_stream_may_not_carry_is_a_violation_and_skipped() ->
         assert len(server.of("GET")) == 1
 
 
-async def test_404_to_the_get_stream_is_the_loss_of_the_session() -> None:
-    async with fault_server(session(_result, get=gone)) as server, connected(server.url) as driver:
+@pytest.mark.parametrize("status", [404, 410])
+async def test_404_or_410_to_the_get_stream_is_the_loss_of_the_session(status: int) -> None:
+    async def refuse(talk: Talk) -> None:
+        await talk.reply(status)
+
+    async with fault_server(session(_result, get=refuse)) as server, connected(server.url) as driver:
         await driver.initialize()
         assert (await driver.lost()).error.reason == "expired"
     assert server.of("DELETE") == []

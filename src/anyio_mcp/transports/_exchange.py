@@ -87,6 +87,7 @@ class RequestExchange:
         async with self._wire.http.open("POST", self.stamp.headers, content, waits=waits) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
+            self._wire.bad_requests.answered()
             if is_initialize(self._outgoing):
                 await self._adopt_session(response)
             async with Body(self._wire.http, response, self._wire.limits.max_message_bytes) as body:

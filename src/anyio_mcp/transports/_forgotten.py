@@ -9,7 +9,7 @@ request, they would fail every call from then on.
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, final
 
 Verdict: TypeAlias = Literal["known", "doubtful", "forgotten"]
 """`forgotten`: the request was refused unseen. `doubtful`: it may have run, but was answered what a server
@@ -18,7 +18,8 @@ says that does not know the session."""
 # What such an error says is short; a text of a tool's own may be megabytes.
 _LONGEST_TEXT: Final = 1000
 
-_ALWAYS: Final = frozenset({404, 410})
+GONE: Final = frozenset({404, 410})
+"""Statuses that say so, whatever else is said: 404 by the specification, 410 by what HTTP means by it."""
 # A client error that a server answers to a request it does not look at. 401 and 403 speak of the user.
 _REFUSES: Final = frozenset({400, 409, 412, 422, 428, 440})
 
@@ -46,13 +47,38 @@ _NOT_INITIALIZED: Final = re.compile(
 )
 _OTHER: Final = re.compile(r"[^a-z]+")
 
+_UNEXPLAINED: Final = 2
+
+
+@final
+class BadRequests:
+    """The requests in a row that a server refused with 400 and without a JSON-RPC error.
+
+    One may be due to the request. Where the next one fares no better, the session may be what the server does
+    not know, and has no words for.
+    """
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def answered(self) -> None:
+        """A request was taken."""
+        self._count = 0
+
+    def refused(self, status: int, *, explained: bool) -> bool:
+        """Whether this refusal makes the session doubtful."""
+        self._count = self._count + 1 if status == 400 and not explained else 0
+        return self._count >= _UNEXPLAINED
+
 
 def verdict(
     session_id: str, *, status: int | None = None, code: int | None = None, text: str = ""
 ) -> Verdict:
     """What an answer to a POST in the session means for it: of an HTTP error its `status`, of a JSON-RPC
     error its `code`, and what either says."""
-    if status in _ALWAYS:
+    if status in GONE:
         return "forgotten"
     if code is not None and code != -32600 and not -32099 <= code <= -32000:
         # Any other code is about the request; -32603 is what a tool that raised is answered with.

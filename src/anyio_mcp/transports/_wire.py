@@ -5,7 +5,7 @@ a refusal means. Must not know how an exchange goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import httpx2
@@ -13,7 +13,7 @@ from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
-from anyio_mcp.transports._forgotten import verdict
+from anyio_mcp.transports._forgotten import GONE, BadRequests, verdict
 from anyio_mcp.transports._headers import SessionHeaders, Stamp
 from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._inbox import Inbox
@@ -34,6 +34,7 @@ class Wire:
     """Ends the connection for everybody. Does not wait."""
     doubt: Callable[[SessionLostError], None]
     """Lets nothing more be sent in it; it ends with the next message. Does not wait."""
+    bad_requests: BadRequests = field(default_factory=BadRequests)
 
     def forgotten(self, cause: Exception, *, refused: bool = False) -> SessionLostError:
         text = f"{self.http.describe} does not know the session any more"
@@ -54,8 +55,8 @@ async def refusal(
     errors = [one for one in read_messages(body, wire.limits) if isinstance(one, JSONRPCError)]
     if stamp.session_id is not None:
         if not unseen:
-            # To a message nobody answers, or to a GET, only what the specification says is the end.
-            if response.status_code == 404:
+            # To a message nobody answers, or to a GET, only what a status says by itself is the end.
+            if response.status_code in GONE:
                 return wire.forgotten(error)
         else:
             code, text = None, body.decode(errors="replace")
@@ -67,7 +68,8 @@ async def refusal(
                 case "doubtful":
                     wire.doubt(wire.forgotten(error))
                 case "known":
-                    pass
+                    if wire.bad_requests.refused(response.status_code, explained=bool(errors)):
+                        wire.doubt(wire.forgotten(error))
     for message in errors:
         if message.id is None or same_id(message.id, message_id):
             said = message.error
