@@ -77,10 +77,17 @@ def _read_refused(error: ValidationError, limits: Limits) -> list[Received]:
             data = given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given
             return read_messages(data, limits)
         # Of a member that is missing, the input is what it is missing from; of one that is wrong, it alone.
-        is_message = isinstance(given, dict) and not _TELLING.isdisjoint(cast("dict[object, object]", given))
-        if is_message or (isinstance(given, list) and each["type"] == "model_type"):
+        if _looks_like_message(given) or (each["type"] == "model_type" and _is_list(given)):
             return read_value(given, limits)
     return [Violation(f"{type(error).__name__}: {_text_of(error)}"[:_DETAIL])]
+
+
+def _looks_like_message(given: object) -> bool:
+    return isinstance(given, dict) and not _TELLING.isdisjoint(cast("dict[object, object]", given))
+
+
+def _is_list(given: object) -> bool:
+    return isinstance(given, list)
 
 
 def _text_of(item: object) -> str:
