@@ -15,6 +15,10 @@ from tests.leaks import child_processes
 
 pytest_plugins = ["tests.lag.plugin"]
 
+# How long an example takes depends on what else the machine does; what takes too long, tests/lag says.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
+
 
 def pytest_collection_finish() -> None:
     """What collecting the tests has made is no test's garbage: looking through it after each costs more

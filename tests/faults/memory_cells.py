@@ -558,7 +558,7 @@ add(
 
 # Too much
 
-FLOOD = 20_000
+FLOOD = 5_000
 
 
 def floods(request: PeerRequest) -> Any:
