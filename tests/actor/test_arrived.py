@@ -231,10 +231,10 @@ async def test_what_does_not_validate_is_counted_and_logged_at_a_bounded_rate(
     peer = ScriptedPeer(era=era)
     async with Client(peer.transport) as client:
         for _ in range(900):
-            peer.connection.notify("notifications/message", {"level": "nonsense", "data": "secret" * 100})
+            peer.connection.notify("notifications/message", {"level": "info", "text": "secret" * 100})
         assert await client.ping()
         await anyio.sleep(11)
-        peer.connection.notify("notifications/message", {"level": "nonsense", "data": 1})
+        peer.connection.notify("notifications/message", {"level": "info"})
         assert await client.ping()
         assert client.stats().violations == 901
     records = [record for record in caplog.records if record.levelno >= logging.WARNING]

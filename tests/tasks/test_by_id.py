@@ -137,12 +137,19 @@ async def test_a_failure_to_list_is_the_callers(server: TaskServer) -> None:
             await client.list_tasks()
 
 
-async def test_a_list_of_nonsense_is_a_violation(core: TaskServer) -> None:
-    core.peer.on("tasks/list", {"tasks": [{"taskId": "", "status": "working"}]})
+async def test_what_is_no_list_of_tasks_is_a_violation(core: TaskServer) -> None:
+    core.peer.on("tasks/list", {"tasks": "none"})
     async with core.client() as client:
         with pytest.raises(RequestFailedError) as caught:
             await client.list_tasks()
         assert caught.value.reason == "violation"
+
+
+async def test_of_a_list_of_tasks_what_is_none_is_left_out(core: TaskServer) -> None:
+    known = {"taskId": "known", "status": "working"}
+    core.peer.on("tasks/list", {"tasks": [{"taskId": "", "status": "working"}, known, None]})
+    async with core.client() as client:
+        assert [each.task_id for each in await client.list_tasks()] == ["known"]
 
 
 def test_a_client_remembers_a_bounded_number_of_tasks() -> None:

@@ -165,7 +165,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             # The specification's default (basic, resultType). The SDK's models of the modern era have none,
             # and would refuse what a tool has answered that has run.
             kind = result.get("resultType")
-            if kind is None:
+            if not kind:
                 kind = result["resultType"] = "complete"
             if not isinstance(kind, str) or kind not in self.result_types:
                 # Not to be taken for the result itself: only an extension that was not asked for knows.

@@ -5,8 +5,9 @@ It knows pydantic, not MCP. The cost is linear in what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast, final
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,8 +22,18 @@ _NESTED: Final = 1_000
 it takes on the wire, so a longer list is not even looked at."""
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
+_T = TypeVar("_T")
 
 _Path = tuple[str | int, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    path: _Path
+    is_missing: bool = False
+    """It is not there, which says less than what is there and wrong: of the members of a union, each misses
+    what only the others have."""
 
 
 def read_model(
@@ -36,40 +47,69 @@ def read_model(
         return None, False
     item = cast("dict[str, Any]", value)
     long = [
-        key
+        _Fault((key,))
         for key, member in item.items()
         if isinstance(member, list) and len(cast("list[object]", member)) > _NESTED
     ]
-    faults: list[tuple[_Path, bool]] = [((key,), False) for key in long]
-    if not long:
+
+    def validate(item: dict[str, Any]) -> _ModelT:
+        return model.model_validate(item, by_name=False)
+
+    return read_pruned(validate, item, defaults=defaults or {}, faults=long)
+
+
+def read_pruned(
+    validate: Callable[[dict[str, Any]], _T],
+    item: dict[str, Any],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    whole: Container[str | int] = (),
+    faults: list[_Fault] | None = None,
+) -> tuple[_T | None, bool]:
+    """What `validate` makes of `item`, without what it refuses, and whether that is all of `item`.
+
+    Nothing is left out of members that `whole` names, but out of what is in them. `faults` are known before.
+    None if there is no other way.
+    """
+    faults = faults or []
+    if not faults:
         try:
-            return model.model_validate(item, by_name=False), True
+            return validate(item), True
         except ValidationError as error:
-            faults = _paths(error)
+            faults = _faults(error)
     # What is pruned is copied as far as it is changed: the answer stays what the server sent.
     item = dict(item)
     for _ in range(_ROUNDS):
-        if not _prune(item, faults, defaults or {}):
+        if not _prune(item, faults, defaults or {}, whole):
             return None, False
         try:
-            return model.model_validate(item, by_name=False), False
+            return validate(item), False
         except ValidationError as error:
-            faults = _paths(error)
+            faults = _faults(error)
     return None, False
 
 
-def _paths(error: ValidationError) -> list[tuple[_Path, bool]]:
-    """Where the faults are, and which of them are that something is missing."""
+def _faults(error: ValidationError) -> list[_Fault]:
+    """What there is and is wrong; if nothing is, what is missing."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [(each["loc"], each["type"] == "missing") for each in found[:_FAULTS]]
+    faults: list[_Fault] = []
+    for each in found[:_FAULTS]:
+        path, kind = each["loc"], each["type"]
+        # The wrong member of a union says so of the type that tells its members apart.
+        is_other = kind == "literal_error" and path[-1:] in (("type",), ("method",), ("resultType",))
+        faults.append(_Fault(path[:-1] if is_other else path, is_missing=is_other or kind == "missing"))
+    return [fault for fault in faults if not fault.is_missing] or faults
 
 
-def _prune(item: dict[str, Any], faults: list[tuple[_Path, bool]], defaults: Mapping[str, Any]) -> bool:
+def _prune(
+    item: dict[str, Any], faults: list[_Fault], defaults: Mapping[str, Any], whole: Container[str | int]
+) -> bool:
     """Leave out what is wrong. False if something is missing for which there is no default."""
     doomed: set[_Path] = set()
-    for path, is_missing in faults:
+    for fault in faults:
+        path = fault.path
         name = path[0] if path else None
-        if not isinstance(name, str) or (is_missing and len(path) == 1 and name not in defaults):
+        if not isinstance(name, str) or (fault.is_missing and len(path) == 1 and name not in defaults):
             return False
         if name in defaults and len(path) == 1:
             item[name] = defaults[name]
@@ -78,6 +118,11 @@ def _prune(item: dict[str, Any], faults: list[tuple[_Path, bool]], defaults: Map
         if not reached:
             return False
         doomed.add(reached)
+    # Of the members of a union, those that expect something else refuse all of what one of them could read.
+    held = {path[:length] for path in doomed for length in range(1, len(path))}
+    doomed -= held
+    if any(len(path) > 1 and path[-2] in whole for path in doomed):
+        return False
     # The last elements of a list first, so that the places of those before them do not change.
     for path in sorted(doomed, key=_place, reverse=True):
         _remove(item, path)

@@ -17,7 +17,14 @@ from typing import Any, Final, NoReturn, TypeVar, cast, final
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from mcp.shared.dispatcher import CallOptions, Dispatcher, OnNotify, OnNotifyIntercept, OnRequest
+from mcp.shared.dispatcher import (
+    CallOptions,
+    DispatchContext,
+    Dispatcher,
+    OnNotify,
+    OnNotifyIntercept,
+    OnRequest,
+)
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.transport_context import TransportContext
 from mcp.types import (
@@ -42,10 +49,11 @@ from mcp.types import (
     Tool,
 )
 from mcp.types.methods import CACHEABLE_METHODS
-from mcp.types.version import MODERN_PROTOCOL_VERSIONS
+from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anyio_mcp._session.pruning import read_model
+from anyio_mcp._session.questions import readable_event, readable_input, readable_request
 from anyio_mcp._session.watchdog import current_deadline
 from anyio_mcp._text import get_logger
 from anyio_mcp.content import OddMessage, OddPromptResult, OddToolResult, UnknownContent
@@ -131,10 +139,17 @@ current_answer: ContextVar[Answer | None] = ContextVar("anyio_mcp_answer", defau
 
 @final
 class LenientDispatcher(Dispatcher[TransportContext]):
-    """Another dispatcher, whose answers are read leniently."""
+    """Another dispatcher; what its server answers and asks is read leniently."""
 
-    def __init__(self, inner: Dispatcher[TransportContext], *, default_ttl_ms: int) -> None:
+    def __init__(
+        self,
+        inner: Dispatcher[TransportContext],
+        *,
+        version: Callable[[], str | None],
+        default_ttl_ms: int,
+    ) -> None:
         self._inner = inner
+        self._version = version
         self._default_ttl_ms = default_ttl_ms
         self.offer: str | None = None
         """The version that `initialize` offers, instead of the newest."""
@@ -173,7 +188,25 @@ class LenientDispatcher(Dispatcher[TransportContext]):
         *,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        await self._inner.run(on_request, on_notify, on_notify_intercept, task_status=task_status)
+        async def take_request(
+            context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
+        ) -> dict[str, Any]:
+            try:
+                return await on_request(context, method, params)
+            except ValidationError:
+                # Either this is what it raises before any handler is called, or there is nothing to mend.
+                version = self._version() or HANDSHAKE_PROTOCOL_VERSIONS[-1]
+                readable = readable_request(method, version, params)
+                if readable is params:
+                    raise
+            return await on_request(context, method, readable)
+
+        def intercept(method: str, params: Mapping[str, Any] | None) -> bool:
+            return on_notify_intercept is not None and on_notify_intercept(
+                method, readable_event(method, params)
+            )
+
+        await self._inner.run(take_request, on_notify, intercept, task_status=task_status)
 
 
 async def read_result(method: str, raw: dict[str, Any], model: type[_Model] | TypeAdapter[_Model]) -> _Model:
@@ -209,12 +242,12 @@ async def _take(
         known["ttlMs"] = _ttl(known.get("ttlMs"), default_ttl_ms)
         if known.get("cacheScope") not in ("public", "private"):
             known["cacheScope"] = "private"
-    if is_modern and known.get("resultType", "complete") != "complete":
-        return known
-    cursor: object = known.get("nextCursor", "")
-    # In the modern era an empty cursor is one, by the letter of the specification.
-    if cursor in (False, [], {}) or (cursor == "" and not is_modern):
-        known.pop("nextCursor", None)
+    kind = known.get("resultType", "complete")
+    if is_modern and kind != "complete":
+        version = MODERN_PROTOCOL_VERSIONS[-1]
+        return readable_input(method, version, known) if kind == "input_required" else known
+    if "nextCursor" in known:
+        _read_cursor(answer, known, is_modern=is_modern)
     read = _READERS.get(method)
     if read is None:
         return known
@@ -225,6 +258,20 @@ async def _take(
         answer.note("'_meta'")
     await read(answer, known, params)
     return known
+
+
+def _read_cursor(answer: Answer, known: dict[str, Any], *, is_modern: bool) -> None:
+    """Some servers have numbers for cursors. In the modern era an empty one is one, by the letter of the
+    specification."""
+    cursor: object = known["nextCursor"]
+    if isinstance(cursor, str) and (cursor or is_modern):
+        return
+    if text := _text(cursor):
+        known["nextCursor"] = text
+    else:
+        del known["nextCursor"]
+    if cursor not in ("", [], {}, False):
+        answer.note("'nextCursor'")
 
 
 # The results, by method

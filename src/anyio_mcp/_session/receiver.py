@@ -171,17 +171,14 @@ class Receiver:
     def _take_progress(self, params: dict[str, Any]) -> bool:
         """Hand progress to the call it is about. False if it is malformed, which is counted."""
         token = as_request_id(params.get("progressToken"))
-        total, message = params.get("total"), params.get("message")
-        if token is None or not (message is None or isinstance(message, str)):
+        progress = _number(params.get("progress"))
+        if token is None or progress is None:
             self.violations.add("a malformed progress notification")
             return False
-        try:
-            update = Progress(
-                _number(params.get("progress")), None if total is None else _number(total), message
-            )
-        except ValueError as error:
-            self.violations.add(f"a malformed progress notification: {error}")
-            return False
+        message: object = params.get("message")
+        update = Progress(
+            progress, _number(params.get("total")), message if isinstance(message, str) else None
+        )
         self.calls.report_progress(token, update)
         return True
 
@@ -194,10 +191,11 @@ def _at_hand(incoming: ObjectReceiveStream[Incoming]) -> Incoming | None:
     return None
 
 
-def _number(value: object) -> float:
+def _number(value: object) -> float | None:
+    """None for what is no number, or one beyond all measure."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("not a number")
+        return None
     try:
         return float(value)
     except OverflowError:
-        raise ValueError("a number beyond all measure") from None
+        return None

@@ -1,4 +1,4 @@
-"""A notification on its way to the user's handlers: validated, then told to whom it concerns.
+"""A notification on its way to the user's handlers: read, then told to whom it concerns.
 
 In place of the SDK's own, which writes a traceback into the log for each that does not validate, as fast as
 the server likes. Those are counted, and logged at a bounded rate. Notifications of extensions go to their
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 from mcp.client import NotificationBinding
 from mcp.client.session import IncomingMessage
@@ -19,13 +19,12 @@ from mcp.types import (
     CancelledNotification,
     LoggingMessageNotification,
     LoggingMessageNotificationParams,
-    ServerNotification,
 )
-from mcp.types.methods import parse_server_notification
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from anyio_mcp._session.boundary import BoundedLog
+from anyio_mcp._session.questions import read_notification
 from anyio_mcp._session.receiver import Violations
 from anyio_mcp._text import get_logger
 
@@ -55,7 +54,7 @@ class Telling:
         """Tell of one notification. The callbacks contain what the user's handlers raise."""
         version = self.version() or _BEFORE_THE_HANDSHAKE
         try:
-            notification = cast("ServerNotification", parse_server_notification(method, version, params))
+            notification = read_notification(method, version, params)
         except KeyError:
             # Not of this version of the protocol: an extension may know it.
             binding = self.bindings.get(method)

@@ -86,7 +86,9 @@ class TypedSession(ClientSession):
         strict_schemas: bool,
         **kwargs: Any,
     ) -> None:
-        self._reader = LenientDispatcher(dispatcher, default_ttl_ms=default_ttl_ms)
+        self._reader = LenientDispatcher(
+            dispatcher, version=lambda: self.protocol_version, default_ttl_ms=default_ttl_ms
+        )
         super().__init__(
             dispatcher=self._reader,
             extensions={**extensions.advertised, tasks_extension.identifier: tasks_extension.settings()},

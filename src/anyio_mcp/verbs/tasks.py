@@ -26,8 +26,12 @@ from anyio_mcp._session.tasks.starting import TaskWish, send_or_start
 from anyio_mcp._session.tasks.wire import TaskSnapshot, TaskStatus, read_snapshot
 from anyio_mcp._session.typed import TypedSession
 from anyio_mcp._session.watchdog import CallDeadline
+from anyio_mcp._text import get_logger
 from anyio_mcp.config import duration
+from anyio_mcp.errors import RequestFailedError
 from anyio_mcp.verbs.base import DEFAULT, Operations, Timeout
+
+logger = get_logger(__name__)
 
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -39,7 +43,7 @@ _UNKNOWN_TASK: Final = -32602
 class _Page(PaginatedResult):
     """A page of tasks; each one is read by `wire`, which forgives what servers leave out."""
 
-    tasks: list[dict[str, Any]]
+    tasks: list[Any]
 
 
 class TaskVerbs(Operations):
@@ -174,7 +178,22 @@ async def _listed(session: TypedSession, max_pages: int) -> list[TaskSnapshot]:
         if error.code != METHOD_NOT_FOUND:
             raise
         return []
-    return [read_snapshot(task) for page in pages for task in page.tasks]
+    listed = [task for page in pages for task in page.tasks]
+    found = [task for task in map(_known, listed) if task is not None]
+    if len(found) < len(listed):
+        logger.warning(
+            "the answer to 'tasks/list' breaks the protocol; %d tasks of it are left out",
+            len(listed) - len(found),
+        )
+    return found
+
+
+def _known(raw: object) -> TaskSnapshot | None:
+    """A task of a list; None for one that nothing can be asked of."""
+    try:
+        return read_snapshot(raw)
+    except RequestFailedError:
+        return None
 
 
 def task_wish(ttl: float | timedelta | None) -> TaskWish:

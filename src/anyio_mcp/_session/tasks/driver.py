@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from mcp import MCPError
 from mcp.types import InputRequest, InputResponses, Request
-from pydantic import TypeAdapter
 
+from anyio_mcp._session.questions import read_question
 from anyio_mcp._session.rounds import answer_all
 from anyio_mcp._session.tasks.dialects import RawResult, dialect_of
 from anyio_mcp._session.tasks.pace import Pace
@@ -39,8 +39,6 @@ logger = get_logger(__name__)
 
 CANCEL_PATIENCE: Final = 10.0
 """Seconds that telling the server of an unwanted task may take. Nobody waits for it."""
-
-_QUESTION: Final = TypeAdapter[InputRequest](InputRequest)
 
 
 async def ask_status(session: TypedSession, record: TaskRecord) -> TaskSnapshot:
@@ -193,7 +191,7 @@ async def _answer(
     if not keys:
         return False
     try:
-        requests = {key: _QUESTION.validate_python(questions[key], by_name=False) for key in keys}
+        requests = {key: _question(questions[key]) for key in keys}
         with guard(session.failure, deadline, what=f"the input of task {record.task_id[:100]!r}"):
             answers = await answer_all(session, requests)
         await _send(session, update(record.task_id, answers))
@@ -201,6 +199,13 @@ async def _answer(
         record.disclaim(keys)
         raise
     return True
+
+
+def _question(raw: object) -> InputRequest:
+    question = read_question(raw)
+    if question is None:
+        raise RequestFailedError("the task asks what cannot be read", reason="violation", result=raw)
+    return question
 
 
 async def _ask_result(session: TypedSession, record: TaskRecord) -> bool:
