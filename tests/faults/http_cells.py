@@ -9,6 +9,7 @@ from tests.faults import (
     http_connecting,
     http_notices,
     http_resuming,
+    http_sessions,
     http_statuses,
     http_streams,
 )
@@ -20,5 +21,6 @@ CELLS: Final[list[Cell]] = [
     *http_answers.CELLS,
     *http_streams.CELLS,
     *http_resuming.CELLS,
+    *http_sessions.CELLS,
     *http_notices.CELLS,
 ]

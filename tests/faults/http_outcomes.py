@@ -38,6 +38,9 @@ AMPLE: Final = 20.0
 
 WORKS: Final = Outcome()
 REPLACED: Final = Outcome(survives=False)
+SENT_AGAIN: Final = Outcome(
+    survives=False, note="sent again in a new session, since the server refused it unseen"
+)
 
 
 def failed(

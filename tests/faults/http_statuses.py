@@ -11,6 +11,7 @@ from tests.faults.http_driver import QUICK
 from tests.faults.http_outcomes import (
     AMPLE,
     REPLACED,
+    SENT_AGAIN,
     Cells,
     answered,
     connecting,
@@ -38,6 +39,8 @@ from tests.faults.matrix import Outcome
 CELLS: Final = Cells("HTTP: error statuses")
 
 STATUSES: Final = (400, 401, 403, 404, 405, 406, 410, 429, 500, 503)
+GONE: Final = frozenset({404, 410})
+"""Statuses that say by themselves that the session is gone."""
 NO_ERA: Final = frozenset({401, 403, 429, 500, 503})
 """Statuses that say nothing about the protocol: no reason to take a server for an old one."""
 
@@ -103,13 +106,11 @@ for _code in STATUSES:
                 eras=("modern",),
             )
         CELLS.add(_fault, "in flight", _outcome, Scene(fault=_handler), eras=("modern",))
-        if _code in (404, 410):
+        if _code in GONE:
             CELLS.add(
                 f"{_fault}; once",
                 "in flight",
-                Outcome(
-                    survives=False, note="sent again in a new session, since the server refused it unseen"
-                ),
+                SENT_AGAIN,
                 Scene(fault=_handler, times=1),
                 eras=("legacy",),
             )
@@ -129,7 +130,7 @@ for _code in STATUSES:
             CELLS.add(
                 f"{_fault}; to a notification",
                 "idle",
-                _told if _code != 404 else expired(refused=False),
+                _told if _code not in GONE else expired(refused=False, status=_code),
                 Scene(fault=_handler, meets=NOTIFICATIONS, act=notify),
                 eras=("legacy",),
             )
@@ -143,7 +144,7 @@ for _code in STATUSES:
 
     # The body of these decides nothing: nobody waits for what it says.
     _empty = status(_code, BODIES["empty"])
-    _lost = _code == 404
+    _lost = _code in GONE
     CELLS.add(
         f"status {_code}; to notifications/initialized",
         "connecting",

@@ -7,6 +7,7 @@ from typing import Final
 import anyio
 import httpx2
 
+from anyio_mcp import SessionLostError
 from tests.faults.http_answers import (
     BREAKS,
     SILENCES,
@@ -20,10 +21,12 @@ from tests.faults.http_notices import (
 )
 from tests.faults.http_outcomes import (
     CALL,
+    SENT_AGAIN,
     TOO_LATE,
     WORKS,
     Cells,
     connecting,
+    expired,
     failed,
     not_connected,
 )
@@ -46,7 +49,7 @@ from tests.faults.http_stage import (
     call,
     notify,
 )
-from tests.faults.http_statuses import BODIES, STATUSES, of_status, status
+from tests.faults.http_statuses import BODIES, GONE, STATUSES, of_status, status
 from tests.faults.http_streams import (
     counts,
 )
@@ -65,25 +68,35 @@ CELLS: Final = Cells("HTTP+SSE", eras=("legacy",))
 
 
 for _code in STATUSES:
+    _gone = _code in GONE
     for _name, _body in BODIES.items():
+        if _gone:
+            CELLS.add(
+                f"to a POST, status {_code}; body: {_name}; once",
+                "in flight",
+                SENT_AGAIN,
+                SseScene(fault=status(_code, _body), times=1),
+            )
         CELLS.add(
-            f"to a POST, status {_code}; body: {_name}",
+            f"to a POST, status {_code}; body: {_name}{'; in every session' if _gone else ''}",
             "in flight",
-            of_status(_code, _name),
+            expired(refused=True, status=_code) if _gone else of_status(_code, _name),
             SseScene(fault=status(_code, _body)),
         )
     _refused = status(_code, BODIES["empty"])
     for _fault, _meets in (("`initialize`", HANDSHAKE), ("`notifications/initialized`", INITIALIZED)):
+        # A session that has yet to begin cannot be gone.
+        _lost = _gone and _meets is INITIALIZED
         CELLS.add(
             f"to {_fault}; status {_code}",
             "connecting",
-            connecting(of_status(_code, "empty")),
+            not_connected("expired", SessionLostError) if _lost else connecting(of_status(_code, "empty")),
             SseScene(fault=_refused, meets=_meets),
         )
     CELLS.add(
         f"to a notification; status {_code}",
         "idle",
-        of_status(_code, "empty"),
+        expired(refused=False, status=_code) if _gone else of_status(_code, "empty"),
         SseScene(fault=_refused, meets=NOTIFICATIONS, act=notify),
     )
 

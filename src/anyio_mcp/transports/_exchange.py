@@ -17,7 +17,6 @@ from mcp.types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCReque
 from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError, fresh
 from anyio_mcp.transports._body import Body
 from anyio_mcp.transports._boundary import contained
-from anyio_mcp.transports._forgotten import verdict
 from anyio_mcp.transports._headers import SESSION_ID, Stamp, is_initialize, media_type, resumable
 from anyio_mcp.transports._messages import named_request, read_event, settles, size_of
 from anyio_mcp.transports._reading import read_messages
@@ -48,7 +47,7 @@ class RequestExchange:
         outgoing: Outgoing,
         request: JSONRPCRequest,
         stamp: Stamp,
-        done: Callable[[RequestExchange], None],
+        done: Callable[[RequestExchange], object],
     ) -> None:
         self.request = request
         self.stamp = stamp
@@ -249,12 +248,8 @@ class RequestExchange:
         """An error that a server answers which does not know the session is this request's; the next one is
         made in a session of its own."""
         said = getattr(item, "error", None)
-        session_id = self.stamp.session_id
-        if session_id is None or not isinstance(said, ErrorData | MCPError) or self._settled:
-            return
-        if verdict(session_id, code=said.code, text=said.message) != "known":
-            cause = said if isinstance(said, MCPError) else MCPError(said.code, said.message, said.data)
-            self._wire.doubt(self._wire.forgotten(cause))
+        if isinstance(said, ErrorData | MCPError) and not self._settled:
+            self._wire.judge(said, self.stamp.session_id)
 
     def _violation(self, what: str) -> RequestFailedError:
         return RequestFailedError(

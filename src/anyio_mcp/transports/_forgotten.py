@@ -28,7 +28,7 @@ _NO_SESSION: Final = re.compile(
     r"\b(?:no|not a|invalid|unknown|expired|missing|stale|unrecogni[sz]ed|inactive|terminated|closed"
     r"|nonexistent|(?:find|locate|lookup)(?: (?:a|an|the|your|any))?)"
     r"(?: (?:or|and|a|the|valid|invalid|missing|expired|unknown|active|such|existing|current|known"
-    r"|matching|open|mcp)){0,4} session\b"
+    r"|matching|open|mcp|transport|connection|found|for|with|this)){0,4} session\b"
 )
 _SESSION_NOT: Final = re.compile(
     r"\bsession(?: (?:id|header|is|was|has|have|had|been|does|do|did|could|can|may|or|and|already)){0,6}"
@@ -46,6 +46,7 @@ _NOT_INITIALIZED: Final = re.compile(
     r"|\b(?:must|please|need to|needs to) (?:be )?(?:first )?(?:call |send )?(?:an )?initiali[sz]ed?\b"
 )
 _OTHER: Final = re.compile(r"[^a-z]+")
+_WORD_IN_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 _UNEXPLAINED: Final = 2
 
@@ -80,15 +81,18 @@ def verdict(
     error its `code`, and what either says."""
     if status in GONE:
         return "forgotten"
-    if code is not None and code != -32600 and not -32099 <= code <= -32000:
+    is_argument = code == -32602 and status in _REFUSES
+    if code is not None and code != -32600 and not -32099 <= code <= -32000 and not is_argument:
         # Any other code is about the request; -32603 is what a tool that raised is answered with.
         return "known"
     if not denies(text, session_id):
         return "known"
-    return "forgotten" if status in _REFUSES else "doubtful"
+    # An argument may be a session of the tool's own.
+    return "forgotten" if status in _REFUSES and not is_argument else "doubtful"
 
 
 def denies(text: str, session_id: str) -> bool:
     """Whether `text` says that there is no such session, or that it has yet to begin."""
-    words = _OTHER.sub(" ", text[:_LONGEST_TEXT].replace(session_id, "").lower()).strip()
+    plain = _WORD_IN_WORD.sub(" ", text[:_LONGEST_TEXT].replace(session_id, "")).lower()
+    words = _OTHER.sub(" ", plain).replace("sessionid", "session id").strip()
     return any(said.search(words) for said in (_NO_SESSION, _SESSION_NOT, _NOT_INITIALIZED))

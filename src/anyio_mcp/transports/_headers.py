@@ -38,20 +38,21 @@ class Stamp:
 
     headers: Mapping[str, str]
     modern: bool
-
-    @property
-    def session_id(self) -> str | None:
-        """The session that the request was made in; a 404 to it means that it is gone."""
-        return self.headers.get(SESSION_ID)
+    session_id: str | None = None
+    """The session that the request was made in; a 404 to it means that it is gone."""
 
 
 @final
 class SessionHeaders:
-    """What one connection has learned about its session."""
+    """What one connection has learned about its session.
 
-    __slots__ = ("session_id", "version")
+    `is_in_address`: the session is named by the address of its messages, and by no header.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_is_in_address", "session_id", "version")
+
+    def __init__(self, *, is_in_address: bool = False) -> None:
+        self._is_in_address = is_in_address
         self.session_id: str | None = None
         self.version: str | None = None
 
@@ -92,9 +93,11 @@ class SessionHeaders:
     def _complete(self, headers: dict[str, str], *, session: bool = True) -> Stamp:
         if self.version is not None:
             headers[PROTOCOL_VERSION] = self.version
-        if session and not self.modern and self.session_id is not None:
+        if not session or self.modern or self.session_id is None:
+            return Stamp(headers, self.modern)
+        if not self._is_in_address:
             headers[SESSION_ID] = self.session_id
-        return Stamp(headers, self.modern)
+        return Stamp(headers, self.modern, self.session_id)
 
 
 def is_initialize(outgoing: Outgoing) -> bool:

@@ -11,6 +11,7 @@ from typing import final
 import anyio
 from mcp.types import JSONRPCRequest
 
+from anyio_mcp.errors import SessionLostError
 from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._headers import Stamp
 from anyio_mcp.transports._wire import Wire, encode, refusal
@@ -21,7 +22,7 @@ from anyio_mcp.transports.base import RequestFault
 class RequestPost:
     """Runs as a task of its connection. `claim` says whether its fault is still news to anybody."""
 
-    __slots__ = ("_claim", "_probe", "_stamp", "_wire", "request", "scope")
+    __slots__ = ("_claim", "_probe", "_wire", "request", "scope", "stamp")
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class RequestPost:
         self.request = request
         self.scope = anyio.CancelScope()
         self._wire = wire
-        self._stamp = stamp
+        self.stamp = stamp
         self._claim = claim
         self._probe = probe
 
@@ -51,8 +52,11 @@ class RequestPost:
                     await self._fail(fault)
 
     async def _fail(self, fault: Exception) -> None:
-        if self._claim(self):
-            await self._wire.inbox.put(RequestFault(self.request.id, fault))
+        if not self._claim(self):
+            return
+        if isinstance(fault, SessionLostError):
+            self._wire.lose(fault)
+        await self._wire.inbox.put(RequestFault(self.request.id, fault))
 
     def give_up_soon(self) -> None:
         """The answer is there. An acknowledgement on its way lets the connection be used again."""
@@ -61,8 +65,9 @@ class RequestPost:
     async def _post(self) -> Exception | None:
         http = self._wire.http
         content = encode(self.request)
-        async with http.open("POST", self._stamp.headers, content, waits=not self._probe) as response:
+        async with http.open("POST", self.stamp.headers, content, waits=not self._probe) as response:
             if not response.is_success:
-                return await refusal(self._wire, response, self._stamp, self.request.id)
+                return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
+            self._wire.bad_requests.answered()
             await http.discard(response)
         return None

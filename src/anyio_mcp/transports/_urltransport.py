@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import anyio
 from anyio.abc import ObjectReceiveStream, TaskGroup
-from mcp.types import RequestId
+from mcp.types import JSONRPCRequest, RequestId
 
 from anyio_mcp._text import get_logger
 from anyio_mcp.config import Limits, Timeouts
@@ -33,13 +33,24 @@ from anyio_mcp.transports._httpsettings import (
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import visible
-from anyio_mcp.transports.base import Connection, ConnectionLost, Incoming, Liveness, Outgoing, Transport
+from anyio_mcp.transports.base import (
+    Connection,
+    ConnectionLost,
+    Incoming,
+    Liveness,
+    Outgoing,
+    RequestFault,
+    Transport,
+)
 
 logger = get_logger(__name__)
 
 
 class _Exchange(Protocol):
     """What answers a request, or is to: it can be cancelled."""
+
+    @property
+    def request(self) -> JSONRPCRequest: ...
 
     @property
     def scope(self) -> anyio.CancelScope: ...
@@ -149,15 +160,26 @@ class UrlTransport(Transport):
 
 
 class UrlConnection(Connection, Generic[ExchangeT]):
-    """A registry of what is under way. Everything that decides is synchronous."""
+    """What is under way, and how its session is lost. Everything that decides is synchronous."""
 
-    def __init__(self, tasks: TaskGroup) -> None:
+    def __init__(self, tasks: TaskGroup, policy: HttpPolicy) -> None:
         self._tasks = tasks
+        self._policy = policy
         self._inbox = Inbox()
         # As many as the session has calls in flight, and messages without a receipt yet.
         self._requests: dict[RequestId, ExchangeT] = {}
         self._deliveries: set[DeliveryExchange] = set()
+        self._lost: SessionLostError | None = None
+        """The session has expired; requests under way may still be answered."""
+        self._doubted: SessionLostError | None = None
+        """It has probably expired: it ends with the first message that would be sent in it."""
+        self._settled = anyio.Event()
         self._ended: SessionLostError | None = None
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the server has said that the session is gone."""
+        return self._lost is not None and self._lost.reason == "expired" and self._doubted is None
 
     @property
     def incoming(self) -> ObjectReceiveStream[Incoming]:
@@ -206,13 +228,55 @@ class UrlConnection(Connection, Generic[ExchangeT]):
             # Without a last item, the end of `incoming` is the end of the session.
             self._inbox.finish()
 
-    def _turned_away(self, outgoing: Outgoing) -> bool:
-        """Whether the connection has ended, and with it this message."""
-        if self._ended is None:
+    async def _turned_away(self, outgoing: Outgoing) -> bool:
+        """Whether nothing more is sent in the session, and with it this message is not."""
+        if self._ended is not None:
+            # A request needs no answer of its own any more: the loss of the connection is on its way.
+            if outgoing.receipt is not None:
+                outgoing.receipt(fresh(self._ended))
+            return True
+        lost = self._lost or self._doubted
+        if lost is None:
             return False
-        # A request needs no answer of its own any more: the loss of the connection is on its way.
+        refused = SessionLostError(str(lost), reason=lost.reason, refused=True, cause=lost.cause)
         if outgoing.receipt is not None:
-            outgoing.receipt(fresh(self._ended))
+            outgoing.receipt(refused)
+        elif isinstance(outgoing.message, JSONRPCRequest):
+            await self._inbox.put(RequestFault(outgoing.message.id, refused))
+        self._lose(lost)
+        return True
+
+    def _doubt(self, error: SessionLostError) -> None:
+        if self._ended is None and self._lost is None and self._doubted is None:
+            self._doubted = SessionLostError(str(error), reason=error.reason, cause=error.cause)
+
+    def _lose(self, error: SessionLostError) -> None:
+        if self._ended is None and self._lost is None:
+            self._lost = SessionLostError(str(error), reason=error.reason, cause=error.cause)
+            # A task of its own: the exchange that found out may be abandoned while the inbox is full.
+            self._start(partial(self._end_soon, self._lost), "anyio_mcp http loss")
+
+    async def _end_soon(self, error: SessionLostError) -> None:
+        # Each request under way learns from its own answer whether the server has looked at it, which
+        # decides whether it may be sent again. One that gets none in time is lost with the session.
+        seconds = self._policy.expiry_seconds
+        if self._doubted is not None:
+            # What is sent at the same time as the first message that is refused is to be refused as well: it
+            # may be sent again, which is not known of what is lost.
+            await anyio.sleep(self._policy.refusal_seconds)
+            seconds = self._policy.doubt_seconds
+        with anyio.move_on_after(seconds):
+            while self._requests:
+                self._settled = anyio.Event()
+                await self._settled.wait()
+        await self._break_off(error)
+
+    def _forget(self, exchange: ExchangeT) -> bool:
+        """The request is settled. False if its id belongs to another one by now, or to none."""
+        if self._requests.get(exchange.request.id) is not exchange:
+            return False
+        del self._requests[exchange.request.id]
+        self._settled.set()
         return True
 
     def _start_delivery(self, delivery: DeliveryExchange) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import httpx2
-from mcp.types import JSONRPCError, JSONRPCMessage, RequestId
+from mcp.types import ErrorData, JSONRPCError, JSONRPCMessage, RequestId
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
@@ -39,6 +39,12 @@ class Wire:
     def forgotten(self, cause: Exception, *, refused: bool = False) -> SessionLostError:
         text = f"{self.http.describe} does not know the session any more"
         return SessionLostError(text, reason="expired", refused=refused, cause=cause)
+
+    def judge(self, said: ErrorData | MCPError, session_id: str | None) -> None:
+        """Doubt a session in which a request was answered by an error that says there is no such session."""
+        if session_id is not None and verdict(session_id, code=said.code, text=said.message) != "known":
+            cause = said if isinstance(said, MCPError) else MCPError(said.code, said.message, said.data)
+            self.doubt(self.forgotten(cause))
 
 
 async def refusal(

@@ -28,7 +28,7 @@ from anyio_mcp.transports._listen import Listener
 from anyio_mcp.transports._url import redact
 from anyio_mcp.transports._urltransport import UrlConnection, UrlTransport
 from anyio_mcp.transports._wire import Wire
-from anyio_mcp.transports.base import Outgoing, RequestFault
+from anyio_mcp.transports.base import Outgoing
 
 logger = get_logger(__name__)
 
@@ -61,7 +61,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
     """One session: its exchanges in flight, and the stream of what belongs to none of them."""
 
     def __init__(self, tasks: TaskGroup, requester: HttpRequester, limits: Limits) -> None:
-        super().__init__(tasks)
+        super().__init__(tasks, requester.policy)
         self._session = SessionHeaders()
         self._wire = Wire(
             http=requester,
@@ -72,11 +72,6 @@ class HttpConnection(UrlConnection[RequestExchange]):
             doubt=self._doubt,
         )
         self._listener: Listener | None = None
-        self._lost: SessionLostError | None = None
-        """The session has expired; requests under way may still be answered."""
-        self._doubted: SessionLostError | None = None
-        """It has probably expired: it ends with the first message that would be sent in it."""
-        self._settled = anyio.Event()
 
     @property
     def last_traffic(self) -> float:
@@ -88,12 +83,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
         Cancelled, it has not taken the message.
         """
         await lowlevel.checkpoint()
-        if self._turned_away(outgoing):
-            return
-        lost = self._lost or self._doubted
-        if lost is not None:
-            await self._refuse(outgoing, lost)
-            self._lose(lost)
+        if await self._turned_away(outgoing):
             return
         stamp = self._session.stamp(outgoing)
         message = outgoing.message
@@ -107,14 +97,6 @@ class HttpConnection(UrlConnection[RequestExchange]):
         listen = isinstance(message, JSONRPCNotification) and message.method == "notifications/initialized"
         self._start_delivery(DeliveryExchange(self._wire, outgoing, stamp, self._listen if listen else None))
 
-    async def _refuse(self, outgoing: Outgoing, lost: SessionLostError) -> None:
-        """The session has expired and is about to end: nothing is sent in it any more."""
-        refused = SessionLostError(str(lost), reason=lost.reason, refused=True, cause=lost.cause)
-        if outgoing.receipt is not None:
-            outgoing.receipt(refused)
-        elif isinstance(outgoing.message, JSONRPCRequest):
-            await self._inbox.put(RequestFault(outgoing.message.id, refused))
-
     def abandon(self, request_id: RequestId) -> bool:
         exchange = self._requests.pop(request_id, None)
         if exchange is None:
@@ -127,7 +109,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
 
     async def farewell(self) -> None:
         """A DELETE, if the server has given the session an id."""
-        if self._session.session_id is None or self._expired:
+        if self._session.session_id is None or self.is_expired:
             return
         http = self._wire.http
         try:
@@ -138,51 +120,16 @@ class HttpConnection(UrlConnection[RequestExchange]):
         except RequestFailedError as error:
             logger.debug("the end of the session was not delivered: %s", redact(str(error)))
 
-    @property
-    def _expired(self) -> bool:
-        return self._lost is not None and self._lost.reason == "expired" and self._doubted is None
-
     def _listen(self) -> None:
         if self._session.session_id is not None and self._listener is None and not self._session.modern:
             self._listener = Listener(self._wire)
             self._wire.http.make_room = self._listener.pause
             self._start(self._listener.run, "anyio_mcp http listener")
 
-    def _doubt(self, error: SessionLostError) -> None:
-        if self._ended is None and self._lost is None and self._doubted is None:
-            self._doubted = SessionLostError(str(error), reason=error.reason, cause=error.cause)
-
-    def _lose(self, error: SessionLostError) -> None:
-        if self._ended is None and self._lost is None:
-            self._lost = SessionLostError(str(error), reason=error.reason, cause=error.cause)
-            # A task of its own: the exchange that found out may be abandoned while the inbox is full.
-            self._start(partial(self._end_soon, self._lost), "anyio_mcp http loss")
-
-    async def _end_soon(self, error: SessionLostError) -> None:
-        # Each request under way learns from its own answer whether the server has looked at it, which
-        # decides whether it may be sent again. One that gets none in time is lost with the session.
-        policy = self._wire.http.policy
-        seconds = policy.expiry_seconds
-        if self._doubted is not None:
-            # What is sent at the same time as the first message that is refused is to be refused as well: it
-            # may be sent again, which is not known of what is lost.
-            await anyio.sleep(policy.refusal_seconds)
-            seconds = policy.doubt_seconds
-        with anyio.move_on_after(seconds):
-            while self._requests:
-                self._settled = anyio.Event()
-                await self._settled.wait()
-        await self._break_off(error)
-
     def _end(self, error: SessionLostError) -> None:
         super()._end(error)
         if self._listener is not None:
             self._listener.scope.cancel()
-
-    def _forget(self, exchange: RequestExchange) -> None:
-        if self._requests.get(exchange.request.id) is exchange:
-            del self._requests[exchange.request.id]
-            self._settled.set()
 
     async def _request(self, request: RequestExchange) -> None:
         if self._listener is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
 
 import anyio
 import httpx2
@@ -77,6 +77,13 @@ class SSETransport(UrlTransport):
         return SseConnection(tasks, self.url, requester, limits)
 
 
+def _session_in(address: SplitResult) -> str:
+    """What in the address of its messages names the session, or is as good as that: it only has to be told
+    from the words that a server says about it."""
+    values = [value for _, value in parse_qsl(address.query)]
+    return max(values, key=len) if values else address.path.rpartition("/")[2]
+
+
 @final
 class SseConnection(UrlConnection[RequestPost]):
     """One stream, and the POSTs in flight beside it."""
@@ -84,12 +91,13 @@ class SseConnection(UrlConnection[RequestPost]):
     def __init__(
         self, tasks: TaskGroup, url: str, requester: Callable[[str], HttpRequester], limits: Limits
     ) -> None:
-        super().__init__(tasks)
+        source = requester(url)
+        super().__init__(tasks, source.policy)
         self._url = url
         self._requester = requester
-        self._source = requester(url)
+        self._source = source
         self._limits = limits
-        self._headers = SessionHeaders()
+        self._headers = SessionHeaders(is_in_address=True)
         self._begun = False
         self._opened = anyio.Event()
         self._refused: Exception | None = None
@@ -115,7 +123,7 @@ class SseConnection(UrlConnection[RequestPost]):
         """
         await lowlevel.checkpoint()
         wire, message = self._wire, outgoing.message
-        if self._turned_away(outgoing) or wire is None:
+        if wire is None or await self._turned_away(outgoing):
             return
         first, self._begun = not self._begun, True
         stamp = self._headers.stamp(outgoing)
@@ -130,7 +138,7 @@ class SseConnection(UrlConnection[RequestPost]):
             return
         # An id used again belongs to the new request: the old POST must not fail it.
         self.abandon(message.id)
-        post = RequestPost(wire, message, stamp, self._claim, probe=outgoing.probe)
+        post = RequestPost(wire, message, stamp, self._forget, probe=outgoing.probe)
         self._requests[message.id] = post
         self._start(post.run, f"anyio_mcp sse {message.method[:40]}")
 
@@ -162,8 +170,8 @@ class SseConnection(UrlConnection[RequestPost]):
             self._opened.set()
             return
         text = f"{self._source.describe} ended the stream of events" if broken is None else str(broken)
-        lost = SessionLostError(text, reason="eof", cause=broken)
-        await self._break_off(lost)
+        # A session that the server has denied is over by that, though its stream went first.
+        await self._break_off(self._lost or SessionLostError(text, reason="eof", cause=broken))
 
     async def _follow(self, response: httpx2.Response) -> bool:
         """Read the stream to its end. False if it is none."""
@@ -189,7 +197,7 @@ class SseConnection(UrlConnection[RequestPost]):
         else:
             items = [Violation("a second endpoint on one stream")]
         for item in items:
-            self._answered(named_request(item))
+            self._answered(item)
             if self._wire is None and self._inbox.is_full:
                 # Nobody reads before the endpoint is named: to wait for room would be to wait for ever.
                 raise self._violation(f"named no endpoint in {INBOX_SIZE} messages")
@@ -220,6 +228,7 @@ class SseConnection(UrlConnection[RequestPost]):
             # With the user info of the URL, and no other.
             url = there._replace(netloc=here.netloc, fragment="").geturl()
             check_url(url)
+            self._headers.session_id = _session_in(there)
         except ValueError as error:
             raise self._violation(f"named an endpoint that is no URL: {error}") from error
         if origin != (here.scheme, here.hostname, here.port or DEFAULT_PORTS[here.scheme]):
@@ -231,24 +240,23 @@ class SseConnection(UrlConnection[RequestPost]):
             session=self._headers,
             inbox=self._inbox,
             limits=self._limits,
-            lose=self._end,
-            doubt=self._end,
+            lose=self._lose,
+            doubt=self._doubt,
         )
 
-    def _answered(self, request_id: RequestId | None) -> None:
+    def _answered(self, item: Received) -> None:
+        request_id = named_request(item)
         if request_id is None:
             return
         # Ours are numbers, and a server may echo them as text.
-        post = self._requests.pop(request_id, None) or self._requests.pop(coerce_request_id(request_id), None)
-        if post is not None:
-            post.give_up_soon()
-
-    def _claim(self, post: RequestPost) -> bool:
-        """Whether the fault of this POST is still news to anybody."""
-        mine = self._requests.get(post.request.id) is post
-        if mine:
-            del self._requests[post.request.id]
-        return mine
+        post = self._requests.get(request_id) or self._requests.get(coerce_request_id(request_id))
+        if post is None or self._wire is None:
+            return
+        self._forget(post)
+        post.give_up_soon()
+        if isinstance(item, JSONRPCError):
+            # A server behind a bridge may have been restarted, and the bridge keeps the stream.
+            self._wire.judge(item.error, post.stamp.session_id)
 
     def _violation(self, what: str) -> RequestFailedError:
         return RequestFailedError(f"{self._source.describe} {what}", reason="violation")
