@@ -145,8 +145,9 @@ class DeadlineExceededError(MCPClientError, TimeoutError):
     """A deadline passed: `phase` says whose (`connect`, `call`, `close`), `seconds` how long it was.
 
     If a request was waited for, `method` names it, `sent_seconds` says how long ago it was sent (None: it
-    never was), and `heard_seconds` how long ago the server was last heard of. For a child process that did
-    not get ready (`connect`), `stderr_tail` and `stray_lines` are those of a `ConnectError`.
+    never was, or may not have been), and `heard_seconds` how long ago the server was last heard of. For a
+    child process that did not get ready (`connect`), `stderr_tail` and `stray_lines` are those of a
+    `ConnectError`.
     """
 
     phase: Phase

@@ -58,6 +58,8 @@ class PendingCall:
     """The transport is given it. Until then the peer cannot know of it and need not be told it is off."""
     sent_at: float | None = None
     """When the transport had taken all of it."""
+    delayed_by: str = ""
+    """What keeps the transport from sending it, or may do so."""
     settled: bool = False
     result: dict[str, Any] | None = None
     error: Exception | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast, final
 
 import anyio
@@ -248,11 +249,14 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             held_up = "the server does not read what is being written to it"
         else:
             held_up = "what is to be sent before it was not taken yet"
+        delayed_by = "" if call is None else call.delayed_by
+        sent_at = None if call is None or delayed_by else call.sent_at
         facts = RequestFacts(
             method=method,
-            sent_seconds=None if call is None or call.sent_at is None else now - call.sent_at,
+            sent_seconds=None if sent_at is None else now - sent_at,
             heard_seconds=now - self._connection.last_traffic,
-            held_up=held_up,
+            held_up=delayed_by or held_up,
+            may_be_sent=bool(delayed_by),
         )
         return deadline.exceeded(f"{method!r}", facts)
 
@@ -343,7 +347,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
             sent = {**(sent or {}), "_meta": {**_meta_of(sent), "progressToken": call.request_id}}
         sent = inject_trace_context(sent)
         message = JSONRPCRequest(jsonrpc="2.0", id=call.request_id, method=call.method, params=sent)
-        return Outgoing(message, opts.get("headers"), probe=probing.get())
+        return Outgoing(message, opts.get("headers"), probe=probing.get(), delayed=partial(_delay, call))
 
     def _forsake(self, call: PendingCall, opts: CallOptions) -> None:
         """The caller left before the answer: free the exchange now, have the server told later."""
@@ -438,6 +442,13 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self.notifications.close()
         self._outbox.close()
         self._outbox_reader.close()
+
+
+def _delay(call: PendingCall, by: str) -> None:
+    """What the transport waits for before it sends the request; "" that it was sent."""
+    call.delayed_by = by
+    if not by:
+        call.sent_at = anyio.current_time()
 
 
 async def _report(on_progress: ProgressFnT, update: Progress) -> None:

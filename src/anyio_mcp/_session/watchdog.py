@@ -94,18 +94,19 @@ class RequestFacts:
 
     method: str
     sent_seconds: float | None
-    """How long ago it was sent; None if it never was."""
+    """How long ago it was sent; None if it never was, or may not have been."""
     heard_seconds: float
     """How long ago the server was last heard of."""
     held_up: str = ""
     """By what it was kept from being sent."""
+    may_be_sent: bool = False
+    """Nobody can say whether it was kept from that to the end."""
 
     def __str__(self) -> str:
-        sent = (
-            f"it was never sent: {self.held_up}"
-            if self.sent_seconds is None
-            else f"it was sent {_rounded(self.sent_seconds)} s ago"
-        )
+        if self.sent_seconds is not None:
+            sent = f"it was sent {_rounded(self.sent_seconds)} s ago"
+        else:
+            sent = f"it {'may not have been' if self.may_be_sent else 'was never'} sent: {self.held_up}"
         return f"{sent}, the server was last heard of {_rounded(self.heard_seconds)} s ago"
 
 

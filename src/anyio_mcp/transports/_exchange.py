@@ -82,8 +82,13 @@ class RequestExchange:
     async def _converse(self) -> Exception | None:
         """The request's fault, unless it was settled by an answer."""
         content = encode(self.request)
-        waits = not self._outgoing.probe
-        async with self._wire.http.open("POST", self.stamp.headers, content, waits=waits) as response:
+        async with self._wire.http.open(
+            "POST",
+            self.stamp.headers,
+            content,
+            waits=not self._outgoing.probe,
+            delayed=self._outgoing.delayed,
+        ) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             self._wire.bad_requests.answered()

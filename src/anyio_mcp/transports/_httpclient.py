@@ -21,6 +21,7 @@ from anyio_mcp.transports._budget import Pace
 from anyio_mcp.transports._decode import ACCEPT_ENCODING, decoder
 from anyio_mcp.transports._http2 import Http2Streams, StreamUse, http2_streams
 from anyio_mcp.transports._httperrors import failed_at, fault_reason, reason_of, rebuilt_error
+from anyio_mcp.transports._httppool import DELAYED
 from anyio_mcp.transports._httpsettings import chosen_encoding, pool_timeouts, status_errors
 from anyio_mcp.transports._policy import HttpPolicy
 from anyio_mcp.transports._url import DEFAULT_PORTS, redact, visible
@@ -116,6 +117,7 @@ class HttpRequester:
         url: str | None = None,
         waits: bool = True,
         lasting: bool = False,
+        delayed: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[httpx2.Response]:
         """The response to one request, its body unread. Closed when left, and with it its connection
         unless the body was read to the end.
@@ -123,13 +125,13 @@ class HttpRequester:
         Waits for the response's head. Raises `RequestFailedError` when there is none, and for a
         redirect that is not followed; any other status is the caller's to judge. Without `waits` it fails
         where the pool of a user's client has no connection free. `lasting`: a stream of which no end is
-        expected, and that may break.
+        expected, and that may break. `delayed` is that of `Outgoing`.
         """
         # One that lasts is counted by itself: it may break at any time, so no connection is kept for it.
         use = StreamUse(Http2Streams() if lasting else self._streams, self.policy)
         await use.enter()
         try:
-            response = await self._send(method, url or self._url, headers, content, use, waits=waits)
+            response = await self._send(method, url or self._url, headers, content, use, waits, delayed)
             try:
                 yield response
             finally:
@@ -257,8 +259,8 @@ class HttpRequester:
         headers: Mapping[str, str],
         content: bytes | None,
         use: StreamUse,
-        *,
         waits: bool,
+        delayed: Callable[[str], None] | None,
     ) -> httpx2.Response:
         # The user's come first: what the protocol says in a header is not theirs to change.
         merged = {**self._headers, **headers}
@@ -267,7 +269,7 @@ class HttpRequester:
             try:
                 # Bytes: an event id or a header may hold more than ASCII, which httpx would refuse.
                 encoded = [(name.encode(), value.encode()) for name, value in merged.items()]
-                response = await self._request(method, target, encoded, content, use, waits=waits)
+                response = await self._request(method, target, encoded, content, use, waits, delayed)
             except status_errors() as error:
                 # The user's event hook has judged the status. It is ours to judge all the same: a lost
                 # session and a redirect look like errors to a hook. The body is gone.
@@ -296,12 +298,12 @@ class HttpRequester:
         headers: list[tuple[bytes, bytes]],
         content: bytes | None,
         use: StreamUse,
-        *,
         waits: bool,
+        delayed: Callable[[str], None] | None,
     ) -> httpx2.Response:
         async def attempt(timeout: Any) -> httpx2.Response:
             request = self._client.build_request(
-                method, target, headers=headers, content=content, timeout=timeout
+                method, target, headers=headers, content=content, timeout=timeout, extensions=extensions
             )
             async with use.writing():
                 return await self._client.send(request, stream=True, follow_redirects=False, **self._options)
@@ -315,7 +317,10 @@ class HttpRequester:
                         raise
             return await attempt(timeout)
 
+        extensions: dict[str, Any] = {}
         if self._own:
+            if delayed is not None:
+                extensions[DELAYED] = delayed
             return await send(self._timeout)
         try:
             return await send(self._brief)
@@ -324,7 +329,13 @@ class HttpRequester:
             if not waits:
                 raise
             self.make_room()
-        return await send(self._timeout)
+        if delayed is None:
+            return await send(self._timeout)
+        # Whether it has left the pool meanwhile shows when it is answered.
+        delayed("no connection of the http_client was free for it")
+        response = await send(self._timeout)
+        delayed("")
+        return response
 
     def _redirected(self, method: str, response: httpx2.Response) -> str:
         """Where to send the request again. Only where its credentials are meant for, and unchanged."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeAlias, cast, final
 
 import anyio
@@ -24,6 +24,9 @@ logger = get_logger(__name__)
 
 CLOSE_SECONDS: Final = 1.0
 """Closing a socket waits for no peer. A bound because it is shielded."""
+
+DELAYED: Final = "anyio_mcp.delayed"
+"""The extension of a request that is a function to be told what the request waits for; "" as it goes out."""
 
 SocketOption: TypeAlias = tuple[int, int, int]
 
@@ -127,6 +130,8 @@ class ConnectionPool(httpx2.AsyncBaseTransport):
     async def _connect(self, origin: tuple[str, str, int], request: httpx2.Request) -> Http11Connection:
         scheme, host, port = origin
         timeouts = cast("dict[str, Any]", request.extensions.get("timeout", {}))
+        delayed = cast("Callable[[str], None]", request.extensions.get(DELAYED, _tell_nobody))
+        delayed("there is no connection to the server yet")
         try:
             with anyio.fail_after(timeouts.get("connect")):
                 stream = await self._open(scheme, host, port)
@@ -134,6 +139,7 @@ class ConnectionPool(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectTimeout("no connection in time", request=request) from error
         except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError) as error:
             raise httpx2.ConnectError(_reason(error), request=request) from error
+        delayed("")
         return Http11Connection(stream, origin)
 
     async def _open(self, scheme: str, host: str, port: int) -> ByteStream:
@@ -179,6 +185,10 @@ class _Body(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         self._over = True
         await self._pool.release(self._connection)
+
+
+def _tell_nobody(by: str) -> None:
+    """Of a request that nobody waits for."""
 
 
 async def _close(connection: Http11Connection) -> None:

@@ -22,7 +22,7 @@ from anyio_mcp.transports.base import RequestFault
 class RequestPost:
     """Runs as a task of its connection. `claim` says whether its fault is still news to anybody."""
 
-    __slots__ = ("_claim", "_probe", "_wire", "request", "scope", "stamp")
+    __slots__ = ("_claim", "_delayed", "_probe", "_wire", "request", "scope", "stamp")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class RequestPost:
         claim: Callable[[RequestPost], bool],
         *,
         probe: bool = False,
+        delayed: Callable[[str], None] | None = None,
     ) -> None:
         self.request = request
         self.scope = anyio.CancelScope()
@@ -39,6 +40,7 @@ class RequestPost:
         self.stamp = stamp
         self._claim = claim
         self._probe = probe
+        self._delayed = delayed
 
     async def run(self) -> None:
         """Ends when the POST was acknowledged or has failed, or when `scope` is cancelled."""
@@ -65,7 +67,9 @@ class RequestPost:
     async def _post(self) -> Exception | None:
         http = self._wire.http
         content = encode(self.request)
-        async with http.open("POST", self.stamp.headers, content, waits=not self._probe) as response:
+        async with http.open(
+            "POST", self.stamp.headers, content, waits=not self._probe, delayed=self._delayed
+        ) as response:
             if not response.is_success:
                 return await refusal(self._wire, response, self.stamp, self.request.id, unseen=True)
             self._wire.bad_requests.answered()

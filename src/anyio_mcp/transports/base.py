@@ -53,6 +53,9 @@ class Outgoing:
     """Called exactly once for a notification or an answer: None when delivered, else why not."""
     probe: bool = False
     """A question of the heartbeat: it must not take the place of anything that somebody waits for."""
+    delayed: Callable[[str], None] | None = None
+    """To be told what a request waits for that the transport was given and has not, or may not have, sent; ""
+    once it has been sent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

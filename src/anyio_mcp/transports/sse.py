@@ -138,7 +138,7 @@ class SseConnection(UrlConnection[RequestPost]):
             return
         # An id used again belongs to the new request: the old POST must not fail it.
         self.abandon(message.id)
-        post = RequestPost(wire, message, stamp, self._forget, probe=outgoing.probe)
+        post = RequestPost(wire, message, stamp, self._forget, probe=outgoing.probe, delayed=outgoing.delayed)
         self._requests[message.id] = post
         self._start(post.run, f"anyio_mcp sse {message.method[:40]}")
 
