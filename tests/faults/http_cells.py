@@ -7,6 +7,7 @@ from typing import Final
 from tests.faults import (
     http_answers,
     http_connecting,
+    http_liberal,
     http_notices,
     http_resuming,
     http_sessions,
@@ -19,6 +20,7 @@ CELLS: Final[list[Cell]] = [
     *http_connecting.CELLS,
     *http_statuses.CELLS,
     *http_answers.CELLS,
+    *http_liberal.CELLS,
     *http_streams.CELLS,
     *http_resuming.CELLS,
     *http_sessions.CELLS,

@@ -8,6 +8,7 @@ has its connection closed when it returns.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import ssl
 import struct
@@ -57,6 +58,10 @@ class Talk:
         self._stream = stream
         # A stream of events may be written to by whoever serves another request.
         self._writing = anyio.Lock()
+
+    @property
+    def stream(self) -> ByteStream:
+        return self._stream
 
     @property
     def id(self) -> Any:
@@ -136,6 +141,8 @@ class FaultServer:
     requests: list[Received] = field(default_factory=list[Received])
     accepted: int = 0
     open: int = 0
+    reads: float = math.inf
+    """Bytes of a body that are taken. What announces more is refused by 413 before any of it is read."""
     streams: dict[str, Talk] = field(default_factory=dict[str, Talk])
     """Of HTTP+SSE: what carries the answers, by the query of the address that was named on it."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
@@ -159,10 +166,12 @@ class FaultServer:
 
 
 @asynccontextmanager
-async def fault_server(handler: Handler, *, tls: bool = False, port: int = 0) -> AsyncGenerator[FaultServer]:
+async def fault_server(
+    handler: Handler, *, tls: bool = False, port: int = 0, reads: float = math.inf
+) -> AsyncGenerator[FaultServer]:
     """A server on 127.0.0.1 that gives every request to `handler`. What that raises ends the test."""
     plain = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    server = FaultServer(plain.extra(SocketAttribute.local_port), "https" if tls else "http")
+    server = FaultServer(plain.extra(SocketAttribute.local_port), "https" if tls else "http", reads=reads)
     listener: Any = plain
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -192,7 +201,14 @@ async def _converse(server: FaultServer, stream: ByteStream, number: int, handle
     buffered = BufferedByteReceiveStream(stream)
     with suppress(*GONE):
         while True:
-            received = await _read_request(buffered, number)
+            received = await _read_request(buffered, number, server.reads)
+            if received is None:
+                refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large"
+                await stream.send(refusal)
+                # The client is still writing. Closed at once, the connection would be reset.
+                await anyio.sleep(0.1)
+                while True:
+                    await buffered.receive()
             server.requests.append(received)
             server.changed()
             talk = Talk(received, stream, server)
@@ -201,14 +217,18 @@ async def _converse(server: FaultServer, stream: ByteStream, number: int, handle
                 return
 
 
-async def _read_request(stream: BufferedByteReceiveStream, number: int) -> Received:
+async def _read_request(stream: BufferedByteReceiveStream, number: int, limit: float) -> Received | None:
+    """The next request. None if its body is longer than `limit`, and is left unread."""
     head = (await stream.receive_until(b"\r\n\r\n", 1 << 20)).decode("latin-1")
     first, *lines = head.split("\r\n")
     method, target, _ = first.split(" ")
     headers = {
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    body = await stream.receive_exactly(int(headers.get("content-length", "0")))
+    length = int(headers.get("content-length", "0"))
+    if length > limit:
+        return None
+    body = await stream.receive_exactly(length)
     return Received(method=method, target=target, headers=headers, body=body, connection=number)
 
 

@@ -6,6 +6,7 @@ caller's beside it. Which faults there are is the business of the files that lis
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -177,6 +178,8 @@ class Scene:
     meets: Meets = CALLS
     times: int | None = None
     """How many requests meet it; None: all, until it is mended."""
+    reads: float = math.inf
+    """Bytes of a body that the server takes."""
     dead: bool = False
     """Once a request has met it, no other is answered."""
     act: Act = call
@@ -192,7 +195,7 @@ class Scene:
 
     async def __call__(self, cell: Cell) -> Observed:
         async with (
-            fault_server(lambda talk: self._serve(stage, talk), tls=self.tls) as server,
+            fault_server(lambda talk: self._serve(stage, talk), tls=self.tls, reads=self.reads) as server,
             self._http_client() as http_client,
         ):
             async with anyio.create_task_group() as tg:
