@@ -43,7 +43,7 @@ CALLEES: list[tuple[Any, str]] = [
     *((Correlation, name) for name in ("resolve", "reject", "report_progress", "is_waiting")),
     *((Receiver, name) for name in ("_settle", "_take_notification", "_take_progress")),
     *((Inbound, name) for name in ("take_request", "cancel", "_answer", "refuse")),
-    *((Notifications, name) for name in ("take", "_turn", "_notify")),
+    *((Notifications, name) for name in ("take", "_watch", "_notify")),
     *((Telling, name) for name in ("__call__", "_refuse", "_tell_extension")),
     *((HandlerSlots, name) for name in ("take", "give_back")),
     *((Courtesies, name) for name in ("refuse", "_send")),

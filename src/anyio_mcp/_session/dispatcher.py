@@ -117,7 +117,7 @@ class SessionDispatcher(Dispatcher[TransportContext]):
         self.bugs = Bugs()
         self.errands = Errands()
         self.slots = HandlerSlots()
-        self.notifications = Notifications(lambda: RequestContext(self), self.bugs)
+        self.notifications = Notifications(RequestContext(self), self.bugs)
         self.courtesies = Courtesies(lambda message: self._deliver(message, {}), self.bugs)
         self.on_unclaimed: Callable[[dict[str, Any]], None] = lambda result: None
         """Called with a result that came too late for its caller. It must not wait."""

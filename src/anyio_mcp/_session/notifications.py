@@ -9,12 +9,12 @@ in number and in bytes; what exceeds it is dropped and counted. It does not know
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import anyio
-import anyio.abc
 import anyio.lowlevel
 from mcp.shared.dispatcher import DispatchContext, OnNotify
 from mcp.shared.transport_context import TransportContext
@@ -40,6 +40,10 @@ TURN: Final = 1.0
 _STEPS: Final = 3
 """How often the event loop goes round before a handler counts as one that waits."""
 
+AT_ONCE: Final = 16
+BYTES_AT_ONCE: Final = 64 * 1024
+"""Notifications, and memory that they hold, which are taken or handed over without a checkpoint."""
+
 _Notification = tuple[str, Mapping[str, Any] | None, int]
 
 
@@ -47,10 +51,23 @@ _handling: ContextVar[object] = ContextVar("anyio_mcp_handling", default=None)
 
 
 @final
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """The task that hands notifications over, until one of them takes it longer than a turn."""
+
+    moved: anyio.Event | None = None
+    """Set when a handler has returned, for who waits for that."""
+
+    def move(self) -> None:
+        if self.moved is not None:
+            self.moved.set()
+
+
+@final
 class Notifications:
     """The notifications of one session."""
 
-    def __init__(self, context: Callable[[], DispatchContext[TransportContext]], bugs: Bugs) -> None:
+    def __init__(self, context: DispatchContext[TransportContext], bugs: Bugs) -> None:
         self._context = context
         self._bugs = bugs
         self._handler: OnNotify | None = None
@@ -58,12 +75,16 @@ class Notifications:
         self._bytes = 0
         self._arrived = anyio.Event()
         self._closed = False
+        self._worker: _Worker | None = None
+        """Whose turn it is."""
         self._turns = 0
         """Notifications whose turn is over."""
         self._holds_up = False
         """The handler whose turn it is waits for something."""
         # Callers behind the notifications that came before their answers; as many as there are calls.
         self._behind: deque[tuple[int, anyio.Event]] = deque()
+        self.weighed = 0
+        """Bytes that were looked at, those of what was dropped as well: what taking has cost."""
         self.taken = 0
         self.dropped = 0
 
@@ -79,6 +100,7 @@ class Notifications:
             self.dropped += 1
             return
         weight = weigh(params, left)
+        self.weighed += weight
         if weight > left and self._bytes:
             self.dropped += 1
             return
@@ -113,13 +135,13 @@ class Notifications:
                 while True:
                     while self._queue:
                         await self._wait_for_room(slow)
-                        notification = self._queue.popleft()
+                        worker = self._worker = _Worker()
+                        tasks.start_soon(self._work, worker, slow, name="anyio_mcp notifications")
                         try:
-                            await self._turn(notification, tasks, slow)
+                            await self._watch(worker)
                         except Exception as error:
-                            self._bugs.report(f"the turn of {notification[0][:80]!r}", error)
-                        del notification
-                        self._pass_on()
+                            self._bugs.report("the watching of a handler", error)
+                            await anyio.lowlevel.checkpoint()  # for the worker, before there is another
                     if self._closed:
                         break
                     self._arrived = anyio.Event()
@@ -138,21 +160,57 @@ class Notifications:
             await slow.acquire()
             self._holds_up = False
 
-    async def _turn(
-        self, notification: _Notification, tasks: anyio.abc.TaskGroup, slow: anyio.Semaphore
-    ) -> None:
-        method, params, weight = notification
-        done = anyio.Event()
-        tasks.start_soon(self._notify, method, params, weight, done, slow, name=f"anyio_mcp {method[:40]}")
-        for _ in range(_STEPS):
-            await anyio.lowlevel.checkpoint()
-            if done.is_set():
-                break
-        else:
-            self._hold_up()
-            with anyio.move_on_after(TURN):
-                await done.wait()
-            self._holds_up = False
+    async def _watch(self, worker: _Worker) -> None:
+        """Wait until `worker` has come to its end, or is with one handler for longer than a turn."""
+        while self._worker is worker:
+            turn = self._turns
+            for _ in range(_STEPS):
+                await anyio.lowlevel.checkpoint()
+                if self._turns != turn or self._worker is not worker:
+                    break
+            else:
+                self._hold_up()
+                worker.moved = anyio.Event()
+                with anyio.move_on_after(TURN):
+                    await worker.moved.wait()
+                worker.moved = None
+                if self._turns == turn and self._worker is worker:
+                    self._worker = None  # it goes on with this handler, and another one with the next
+                    self._pass_on()
+                self._holds_up = False
+
+    async def _work(self, worker: _Worker, slow: anyio.Semaphore) -> None:
+        """Hand over one after the other. A task for each would cost more than most handlers do."""
+        _handling.set(self)
+        count = weight = 0
+        try:
+            while self._worker is worker and self._queue:
+                notification = self._queue.popleft()
+                count += 1
+                weight += notification[2]
+                try:
+                    await self._notify(*notification)
+                except Exception as error:  # the user's handlers are contained where they are called
+                    self._bugs.report(f"the handling of {notification[0][:80]!r}", error)
+                finally:
+                    self._bytes -= notification[2]
+                    del notification
+                    if self._worker is worker:
+                        self._holds_up = False
+                        self._pass_on()
+                        worker.move()
+                if count >= AT_ONCE or weight > BYTES_AT_ONCE:
+                    count = weight = 0
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            if self._worker is worker:
+                self._worker = None
+                worker.move()
+            slow.release()
+
+    async def _notify(self, method: str, params: Mapping[str, Any] | None, weight: int) -> None:
+        if self._handler is not None:
+            await self._handler(self._context, method, params)
 
     def _pass_on(self) -> None:
         """The turn of one more is over: its callers go on."""
@@ -165,22 +223,3 @@ class Notifications:
         self._holds_up = True
         while self._behind:
             self._behind.popleft()[1].set()
-
-    async def _notify(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None,
-        weight: int,
-        done: anyio.Event,
-        slow: anyio.Semaphore,
-    ) -> None:
-        _handling.set(self)
-        try:
-            if self._handler is not None:
-                await self._handler(self._context(), method, params)
-        except Exception as error:  # the user's handlers are contained where they are called
-            self._bugs.report(f"the handling of {method[:80]!r}", error)
-        finally:
-            self._bytes -= weight
-            done.set()
-            slow.release()

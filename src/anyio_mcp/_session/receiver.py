@@ -19,7 +19,7 @@ from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPC
 from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
-from anyio_mcp._session.notifications import Notifications
+from anyio_mcp._session.notifications import AT_ONCE, BYTES_AT_ONCE, Notifications
 from anyio_mcp._text import get_logger
 from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._inbox import IncomingStream
@@ -70,12 +70,20 @@ class Receiver:
         try:
             async for first in incoming:
                 # A task that reads a stream gets one item each time it is its turn. A thousand calls that
-                # fail together would wait for a thousand turns, each behind whatever else is to be done.
+                # fail together would wait for a thousand turns, each behind whatever else is to be done, and
+                # a flood of notifications would cost as many.
                 item: Incoming | None = first
                 # While this waits for the next, it would keep an error, and all the frames that one holds.
                 del first
-                while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault):
+                most = self.notifications.weighed + BYTES_AT_ONCE
+                others = 0
+                while isinstance(item, JSONRPCResponse | JSONRPCError | RequestFault | JSONRPCNotification):
                     self._take(item)
+                    if isinstance(item, JSONRPCNotification):
+                        others += 1
+                        if others >= AT_ONCE or self.notifications.weighed > most:
+                            item = None
+                            break
                     item = _at_hand(incoming)
                 if isinstance(item, ConnectionLost):
                     self.end(item.error)

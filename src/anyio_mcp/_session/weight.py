@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
+
+_LEAVES: Final = frozenset[type]((str, int, float, bool, type(None)))
+"""What holds nothing else. Asking whether it is an abstract mapping would cost more than weighing it."""
 
 
 def weigh(value: object, limit: int) -> int:
@@ -20,6 +23,8 @@ def weigh(value: object, limit: int) -> int:
         # Looked at before its members are: those of a list of a million are not even put on the stack.
         if weight > limit:
             break
+        if type(item) in _LEAVES:
+            continue
         if isinstance(item, Mapping):
             members = cast("Mapping[Any, object]", item)
             stack += members.keys()
