@@ -1,4 +1,4 @@
-"""What servers and gateways do that exist, and what is readable all the same; and codings that mean harm."""
+"""Forms, codings and headers that are odd and readable all the same, or that mean harm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.faults.http_stage import (
 from tests.faults.matrix import Outcome
 from tests.faults.sse_stage import STREAM, SseScene, answered_last, name_endpoint
 
-CELLS: Final = Cells("HTTP: what is readable all the same")
+CELLS: Final = Cells("HTTP: forms, codings and headers")
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
@@ -192,7 +192,6 @@ MIB: Final = 1 << 20
 BARREN: Final[Mapping[str, bytes]] = {
     "blank lines": gzip.compress(b"\n" * (2 * MIB), 9),
     "comments": gzip.compress(b": x\n\n" * (MIB // 2), 9),
-    "unknown fields": gzip.compress(b"x\n" * MIB, 9),
     "data without an event": gzip.compress(b"data:\n" * (MIB // 2), 9),
 }
 """Megabytes that make no event, in kilobytes."""

@@ -162,7 +162,6 @@ CALLEES: list[tuple[Any, str, Handler]] = [
     (_body.Body, "events", in_events),
     (_httpclient, "decoder", in_json),
     (_httpclient, "rebuilt_error", status_500),
-    (_httpclient, "_unwind", in_json),
     (_httpclient.HttpRequester, "open", in_json),
     (_httpclient.HttpRequester, "chunks", in_json),
     (_httpclient.HttpRequester, "collect", in_json),

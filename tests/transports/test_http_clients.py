@@ -19,6 +19,7 @@ from mcp.types import JSONRPCResponse
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError
+from anyio_mcp.transports._httpsettings import keepalive_options
 from anyio_mcp.transports.base import Outgoing
 from anyio_mcp.transports.http import StreamableHttpTransport
 from tests.faults.http_driver import MODERN, Receipt, connected
@@ -529,9 +530,17 @@ async def test_a_dead_peer_is_noticed_by_tcp() -> None:
 
     async with fault_server(handler) as server, connected(server.url) as driver:
         await driver.result()
-        kept_alive: list[int] = []
+        kept_alive: list[list[int]] = []
         for descriptor in Path("/proc/self/fd").iterdir():
             with suppress(OSError, ValueError), socket.socket(fileno=os.dup(int(descriptor.name))) as one:
                 if one.getpeername() == ("127.0.0.1", server.port):
-                    kept_alive.append(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-        assert kept_alive == [1]
+                    kept_alive.append([one.getsockopt(level, name) for level, name, _ in keepalive_options()])
+        assert kept_alive == [[value for *_, value in keepalive_options()]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others name the options differently")
+def test_the_death_of_a_peer_is_noticed_within_half_a_minute() -> None:
+    options = {name: value for _, name, value in keepalive_options()}
+    interval, count = options[socket.TCP_KEEPINTVL], options[socket.TCP_KEEPCNT]
+    assert options[socket.SO_KEEPALIVE] == 1
+    assert options[socket.TCP_KEEPIDLE] + interval * count <= 30

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from typing import Any
 
 import httpx
@@ -14,11 +13,10 @@ import pytest
 from anyio_mcp import Client, RequestFailedError, SSETransport
 from anyio_mcp.transports._decode import decoder
 from tests.faults.http_driver import LEGACY, MODERN, connected, the_fault
+from tests.faults.http_liberal import FORMS
 from tests.faults.http_server import Handler, Talk, fault_server, session
 
 pytestmark = pytest.mark.anyio
-
-BOM = b"\xef\xbb\xbf"
 
 
 def result(talk: Talk) -> bytes:
@@ -29,70 +27,13 @@ def events(talk: Talk) -> bytes:
     return b": working\n\ndata: " + result(talk) + b"\n\n"
 
 
-def members(data: bytes, *sizes: int) -> bytes:
-    """`data` in gzip, a member ended after each of `sizes`."""
-    whole, start = b"", 0
-    for size in (*sizes, len(data)):
-        whole += gzip.compress(data[start : start + size])
-        start += size
-    return whole
-
-
-ODD: dict[str, tuple[Any, str | None, str | None]] = {
-    "coding UTF-8": (result, "application/json", "UTF-8"),
-    "coding none": (result, "application/json", "none"),
-    "coding identity": (result, "application/json", "identity"),
-    "coding null": (result, "application/json", "null"),
-    "coding x-gzip": (lambda talk: gzip.compress(result(talk)), "application/json", "x-gzip"),
-    "coding twice of which one is none": (
-        lambda talk: gzip.compress(result(talk)),
-        "application/json",
-        "identity, gzip",
-    ),
-    "coding undone by a proxy": (result, "application/json", "gzip"),
-    "events of a coding undone by a proxy": (events, "text/event-stream", "gzip"),
-    "deflate without its format": (
-        lambda talk: zlib.compress(result(talk))[2:-4],
-        "application/json",
-        "deflate",
-    ),
-    "gzip of members": (lambda talk: members(result(talk), 5, 1), "application/json", "gzip"),
-    "events in gzip of members": (lambda talk: members(events(talk), 12, 3), "text/event-stream", "gzip"),
-    "gzip with junk behind it": (
-        lambda talk: gzip.compress(result(talk)) + b"\0" * 100,
-        "application/json",
-        "gzip",
-    ),
-    "type json-rpc": (result, "application/json-rpc", None),
-    "type with a suffix": (result, "application/vnd.mcp+json", None),
-    "type text/json": (result, "text/json", None),
-    "type text/plain": (result, "text/plain", None),
-    "type twice": (result, "application/json, application/json", None),
-    "type in capitals": (result, "Application/JSON; Charset=UTF-8", None),
-    "events, type twice": (events, "text/event-stream, text/event-stream", None),
-    "no type": (result, None, None),
-    "events without a type": (events, None, None),
-    "JSON called events": (result, "text/event-stream", None),
-    "events called JSON": (events, "application/json", None),
-    "a byte order mark": (lambda talk: BOM + result(talk), "application/json", None),
-    "events behind a byte order mark": (lambda talk: BOM + events(talk), "text/event-stream", None),
-    "blank lines before JSON": (lambda talk: b"\r\n\r\n " + result(talk), "application/json", None),
-    "events behind blank lines called JSON": (
-        lambda talk: b"\n\ndata:" + result(talk) + b"\n\n",
-        "application/json",
-        None,
-    ),
-}
-
-
 @pytest.mark.parametrize("era", [LEGACY, MODERN], ids=["legacy", "modern"])
-@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("case", FORMS)
 async def test_an_answer_is_read_for_what_it_is(case: str, era: Any) -> None:
-    make, kind, coding = ODD[case]
+    form = FORMS[case]
 
     async def answer(talk: Talk) -> None:
-        headers = {} if coding is None else {"content-encoding": coding}
-        await talk.reply(200, make(talk), kind, headers)
+        await talk.reply(200, form.write(result(talk)), form.kind, form.headers)
 
     async with fault_server(answer) as server, connected(server.url) as driver:
         assert await driver.result(era=era) == {"ok": True}

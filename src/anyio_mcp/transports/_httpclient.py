@@ -70,8 +70,7 @@ class HttpRequester:
         own: bool = False,
     ) -> None:
         self._client = cast("httpx2.AsyncClient", client)
-        # A transport of the user's may send a request again when its connection breaks: only of one that
-        # is ours is it known that this was the end of it.
+        # Whether its pool of connections is ours, which has one for each exchange.
         self._own = own
         self._url = url
         self.describe = visible(url)
@@ -167,7 +166,7 @@ class HttpRequester:
                         if piece:
                             yield piece
             finally:
-                await _unwind(raw)
+                await (raw.aclose() if self._own else _unwind(raw))
         except Exception as error:
             raise self.failure(error) from error
 
@@ -380,9 +379,9 @@ def announced_bytes(response: httpx2.Response) -> int:
 
 
 async def _unwind(raw: AsyncGenerator[bytes]) -> None:
-    """End a body that may have been left before its end.
+    """End a body of a pool that is not ours, which may have been left before its end.
 
-    httpx does not close the innermost of its generators when the outermost is closed, and trio rightly
+    httpcore does not close the innermost of its generators when the outermost is closed, and trio rightly
     complains when one is collected. An exception from within ends all of them, so one is provoked: the
     next read happens in a cancelled scope. Shielded only so that this scope is the one that catches it.
     """

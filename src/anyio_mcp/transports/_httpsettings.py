@@ -96,7 +96,7 @@ def default_client(url: str, timeouts: Timeouts) -> httpx2.AsyncClient:
     connect = None if math.isinf(timeouts.connect_seconds) else timeouts.connect_seconds
     # Only connecting is timed here: how long an answer may take is the deadline of its call.
     timeout = httpx2.Timeout(None, connect=connect)
-    if _proxied(parts.scheme, parts.hostname or ""):
+    if is_proxied(url):
         # A transport of our own would make httpx2 ignore the environment's proxies.
         limits = httpx2.Limits(
             max_connections=None,
@@ -169,6 +169,7 @@ def keepalive_options() -> list[tuple[int, int, int]]:
     return options
 
 
-def _proxied(scheme: str, host: str) -> bool:
-    proxies = getproxies()
-    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
+def is_proxied(url: str) -> bool:
+    """Whether the environment names a proxy for `url`, through which the pool of ours does not go."""
+    parts, proxies = urlsplit(url), getproxies()
+    return bool(proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.hostname or "")

@@ -28,6 +28,7 @@ from anyio_mcp.transports._httpsettings import (
     check_headers,
     check_url,
     default_client,
+    is_proxied,
     request_timeout,
 )
 from anyio_mcp.transports._inbox import Inbox
@@ -98,6 +99,7 @@ class UrlTransport(Transport):
         Leaving aborts what is in flight and waits at most `timeouts.close` for the server to hear of it.
         """
         client: Any = self.http_client or default_client(self.url, timeouts)
+        own_pool = self.http_client is None and not is_proxied(self.url)
         tasks = anyio.create_task_group()
         auth = authentication(self.auth, client, self.url, tasks, own=self.http_client is None)
 
@@ -109,7 +111,7 @@ class UrlTransport(Transport):
                 auth=auth,
                 timeout=request_timeout(client),
                 policy=self._policy,
-                own=self.http_client is None,
+                own=own_pool,
             )
 
         failure: Exception | None = None
