@@ -1,4 +1,5 @@
-"""Text that others wrote, on its way to a terminal or into a log: one filter, and the loggers that apply it.
+"""Text that others wrote, on its way to a terminal or into a log: one filter, the loggers that apply it, and
+how often.
 
 Knows nothing of servers or messages. Whatever raises an error, writes a log record or prints passes here, so
 that no place has to remember which of its texts came from a peer.
@@ -10,8 +11,16 @@ import logging
 import re
 from typing import Any, Final, final
 
+import anyio
+
 ERROR_CHARACTERS: Final = 10_000
 """Characters of the text of an error, and of each argument of a log record. The rest is cut off."""
+
+BURST: Final = 10
+"""Lines that are logged at once, however fast a peer causes them."""
+
+PAUSE: Final = 10.0
+"""Seconds between two lines behind the first ones."""
 
 # The characters of Unicode's categories Cc (but the tab), Cf, Cs, Zl and Zp: control characters, C1 among
 # them, what hides or reorders text (https://trojansource.codes), halves of characters, and line separators.
@@ -46,6 +55,35 @@ def get_logger(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(_PRINTABLE_RECORDS)
     return logger
+
+
+@final
+class BoundedLog:
+    """Which of the lines that a peer can cause are logged: the first ones, then one every so often."""
+
+    __slots__ = ("_burst", "_logged", "_next", "_pause", "_skipped")
+
+    def __init__(self, burst: int = BURST, pause: float = PAUSE) -> None:
+        self._burst = burst
+        self._pause = pause
+        self._logged = 0
+        self._skipped = 0
+        self._next = 0.0
+
+    def line(self) -> str | None:
+        """None: not to be logged. Else the end of the line, which counts those that were not."""
+        now = anyio.current_time()
+        if self._logged >= self._burst and now < self._next:
+            self._skipped += 1
+            return None
+        self._logged += 1
+        self._next = now + self._pause
+        skipped, self._skipped = self._skipped, 0
+        return f" ({skipped} more like this)" if skipped else ""
+
+    def skip(self, lines: int) -> None:
+        """Count lines that are not logged, and that nobody has asked about."""
+        self._skipped += lines
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import pickle
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -38,54 +36,13 @@ from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._sse import SseParser
 from tests.faults.http_driver import connected
 from tests.faults.http_server import NOTIFICATION, Handler, Talk, fault_server, session
+from tests.traps import Trap, named
 
 pytestmark = pytest.mark.anyio
 
 TYPED = (MCPClientError, MCPError, httpx2.HTTPStatusError)
 CAFE = "café"
 LOGGED = {**NOTIFICATION, "params": {"level": "info", "data": "x"}}
-
-
-def named(value: Any) -> str:
-    return getattr(value, "__name__", str(value)).removeprefix("anyio_mcp.transports.")
-
-
-@dataclass
-class Trap:
-    """A function that raises the next time it is called, once it is armed."""
-
-    armed: bool = False
-    sprung: int = 0
-    late: bool = False
-    """It does what it is for, and raises then: what it would leave open is not the question here."""
-
-    def set(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-        real = inspect.getattr_static(owner, name)
-        assert callable(real)
-
-        def spring() -> None:
-            if self.armed:
-                self.armed = False
-                self.sprung += 1
-                raise ZeroDivisionError("a bug")
-
-        if inspect.iscoroutinefunction(real):
-
-            async def later(*args: Any, **kwargs: Any) -> Any:
-                if not self.late:
-                    spring()
-                result = await real(*args, **kwargs)
-                spring()
-                return result
-
-            monkeypatch.setattr(owner, name, later)
-            return
-
-        def now(*args: Any, **kwargs: Any) -> Any:
-            spring()
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, now)
 
 
 def tool_result(talk: Talk) -> dict[str, Any]:

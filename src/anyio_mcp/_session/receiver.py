@@ -5,6 +5,7 @@ Nothing in it waits for anybody: a slow caller or handler must not delay what co
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from anyio_mcp._session.boundary import Bugs
 from anyio_mcp._session.correlation import Correlation, Progress
 from anyio_mcp._session.inbound import Inbound
 from anyio_mcp._session.notifications import AT_ONCE, BYTES_AT_ONCE, Notifications
-from anyio_mcp._text import get_logger
+from anyio_mcp._text import BoundedLog, get_logger
 from anyio_mcp.errors import MCPError, RequestFailedError, SessionLostError
 from anyio_mcp.transports._inbox import IncomingStream
 from anyio_mcp.transports.base import INBOX_SIZE, ConnectionLost, Incoming, RequestFault, Violation
@@ -41,13 +42,16 @@ class Violations:
 
     count: int = 0
     first: list[str] = field(default_factory=list[str])
+    _log: BoundedLog = field(default_factory=BoundedLog)
 
-    def add(self, detail: str) -> None:
-        self.count += 1
+    def add(self, detail: str, count: int = 1) -> None:
+        self.count += count
         detail = detail[:VIOLATION_CHARACTERS]
         if len(self.first) < KEPT_VIOLATIONS:
             self.first.append(detail)
-        logger.debug("the peer broke the protocol: %s", detail)
+        self._log.skip(count - 1)
+        if logger.isEnabledFor(logging.DEBUG) and (more := self._log.line()) is not None:
+            logger.debug("the peer broke the protocol: %s%s", detail, more)
 
 
 @final
@@ -116,7 +120,7 @@ class Receiver:
                 case JSONRPCRequest():
                     self.inbound.take_request(item)
                 case Violation():
-                    self.violations.add(item.detail)
+                    self.violations.add(item.detail, item.count)
                 case ConnectionLost():
                     self.end(item.error)
         except Exception as error:

@@ -23,10 +23,9 @@ from mcp.types import (
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from anyio_mcp._session.boundary import BoundedLog
 from anyio_mcp._session.questions import read_notification
 from anyio_mcp._session.receiver import Violations
-from anyio_mcp._text import get_logger
+from anyio_mcp._text import BoundedLog, get_logger
 
 logger = get_logger(__name__)
 

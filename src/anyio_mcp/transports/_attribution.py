@@ -35,6 +35,11 @@ def as_request_id(value: object) -> RequestId | None:
     return value if isinstance(value, int) else None
 
 
+def ends_of(message: bytes | bytearray) -> tuple[bytes, bytes]:
+    """What is kept of a message that is not."""
+    return bytes(message[:HEAD_BYTES]), bytes(message[-TAIL_BYTES:])
+
+
 def answered_request(head: bytes, tail: bytes) -> RequestId | None:
     """The id of the request that a message answers, as far as its first and last bytes tell.
 

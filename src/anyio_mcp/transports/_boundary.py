@@ -13,7 +13,7 @@ from typing import Final
 
 from mcp import MCPError
 
-from anyio_mcp._text import get_logger
+from anyio_mcp._text import BoundedLog, get_logger
 from anyio_mcp.errors import MCPClientError, RequestFailedError
 from anyio_mcp.transports._httperrors import reason_of
 from anyio_mcp.transports._httpsettings import status_errors
@@ -35,8 +35,10 @@ _HOLD_SECRETS: Final = (
 """Modules whose functions have headers and URLs of a request among their variables."""
 
 
-def contained(error: Exception, peer: str) -> Exception:
+def contained(error: Exception, peer: str, *, log: BoundedLog | None = None) -> Exception:
     """`error`, which ended the handling of a message of `peer`, as the fault of that message.
+
+    `log` bounds how often that is logged, for a peer whose messages cost it nothing.
 
     To be called in the `except` of the outermost frame of a task, with `peer` as errors may name it: the
     frames behind it are over by then, and hold headers and URLs of the user's that no crash reporter may
@@ -45,7 +47,9 @@ def contained(error: Exception, peer: str) -> Exception:
     clear_frames(error)
     if isinstance(error, (MCPClientError, MCPError, *status_errors())):
         return error
-    logger.error("a bug, please report it: handling what %s said failed", peer, exc_info=error)
+    more = "" if log is None else log.line()
+    if more is not None:
+        logger.error("a bug, please report it: handling what %s said failed%s", peer, more, exc_info=error)
     return RequestFailedError(
         f"what {peer} said could not be handled: {type(error).__name__}: {reason_of(error)}",
         reason="violation",

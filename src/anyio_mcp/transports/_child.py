@@ -5,6 +5,7 @@ Knows nothing of messages: whoever reads stdout and writes to stdin does that el
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections import deque
@@ -14,7 +15,8 @@ from typing import Any, Final, Self, cast, final
 
 import anyio
 
-from anyio_mcp._text import get_logger
+from anyio_mcp._text import BoundedLog, get_logger
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._process import ChildPipes, start_process
 
 logger = get_logger(__name__)
@@ -34,26 +36,40 @@ _TAIL_LINES: Final = 20
 _LINE_CHARACTERS: Final = 500
 _LINE_BYTES: Final = 4 * _LINE_CHARACTERS
 
+_LINES_A_SIDE: Final = 5 * _TAIL_LINES
+"""Lines at either side of what was read at once that are looked at: some may be blank."""
+
+_LOGGED_AT_ONCE: Final = 1000
+_LOGGED_EVERY_SECONDS: Final = 0.01
+"""Lines of one server's stderr that are logged however fast they come, and the pause between two more. The
+rest is counted in the line that follows."""
+
 
 @final
 class StderrTail:
     """The last lines of a stream of text, each cut to what is worth reading."""
 
-    __slots__ = ("_line", "_lines", "_source")
+    __slots__ = ("_line", "_lines", "_log", "source")
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self.source = source
         # Full: the oldest line is dropped.
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
         # Full: the rest of the line is dropped.
         self._line = bytearray()
+        self._log = BoundedLog(_LOGGED_AT_ONCE, _LOGGED_EVERY_SECONDS)
 
     def feed(self, data: bytes) -> None:
-        first, *others = data.split(b"\n")
-        self._add(first)
-        for piece in others:
-            self._end_line()
-            self._add(piece)
+        """Take what was read. The work is bounded whatever is in it: of many lines only the first and the
+        last are looked at."""
+        skipped = data.count(b"\n") - 2 * _LINES_A_SIDE
+        if skipped <= 0:
+            self._take(data.split(b"\n"))
+            return
+        *first, rest = data.split(b"\n", _LINES_A_SIDE)
+        self._take([*first, b""])
+        self._log.skip(skipped)
+        self._take(rest.rsplit(b"\n", _LINES_A_SIDE)[1:])
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -61,13 +77,22 @@ class StderrTail:
         last = self._text()
         return (*self._lines, last)[-_TAIL_LINES:] if last else tuple(self._lines)
 
+    def _take(self, pieces: list[bytes]) -> None:
+        """The rest of the line that has begun, then whole lines, then the beginning of one."""
+        first, *others = pieces
+        self._add(first)
+        for piece in others:
+            self._end_line()
+            self._add(piece)
+
     def _add(self, piece: bytes) -> None:
         self._line += piece[: _LINE_BYTES - len(self._line)]
 
     def _end_line(self) -> None:
         if line := self._text():
             self._lines.append(line)
-            stderr_logger.debug("%s: %s", self._source, line)
+            if stderr_logger.isEnabledFor(logging.DEBUG) and (more := self._log.line()) is not None:
+                stderr_logger.debug("%s: %s%s", self.source, line, more)
         self._line.clear()
 
     def _text(self) -> str:
@@ -140,9 +165,16 @@ class ChildProcess:
 
     async def read_stderr(self) -> None:
         """Read stderr to its end: a child whose stderr nobody reads stops when the pipe is full."""
+        feed = self._tail.feed
         with suppress(*END_OF_PIPE):
             while True:
-                self._tail.feed(await self._process.stderr.receive())
+                data = await self._process.stderr.receive()
+                try:
+                    feed(data)
+                except Exception as error:
+                    # Read on, for the child's sake, and keep no more of it.
+                    contained(error, f"the stderr of {self._tail.source}")
+                    feed = _discard
         self.stderr_ended.set()
 
     async def end(self, seconds: float) -> None:
@@ -163,17 +195,19 @@ class ChildProcess:
 
     async def release(self) -> None:
         """Leave neither zombie nor pipe behind, whatever became of `end`. Not to be cancelled."""
-        if not self._process.has_exited():
-            self.stop(force=True)
-        # Bounded, for a process that not even SIGKILL ends.
-        with anyio.move_on_after(REAP_SECONDS):
-            await self._reaped()
-        if not self._process.has_exited():
-            logger.warning("process %d does not end, not even by SIGKILL", self._process.pid)
-        # Bounded to be safe: closing pipes waits for nobody.
-        with anyio.move_on_after(REAP_SECONDS):
-            for pipe in (self.stdin, self.stdout, self._process.stderr):
-                await pipe.aclose()
+        try:
+            if not self._process.has_exited():
+                self.stop(force=True)
+            # Bounded, for a process that not even SIGKILL ends.
+            with anyio.move_on_after(REAP_SECONDS):
+                await self._reaped()
+            if not self._process.has_exited():
+                logger.warning("process %d does not end, not even by SIGKILL", self._process.pid)
+        finally:
+            # Bounded to be safe: closing pipes waits for nobody.
+            with anyio.move_on_after(REAP_SECONDS):
+                for pipe in (self.stdin, self.stdout, self._process.stderr):
+                    await pipe.aclose()
 
     def stop(self, *, force: bool) -> None:
         """Signal the whole group, its leader alive or not; without groups the child, if alive.
@@ -199,6 +233,9 @@ class ChildProcess:
         with anyio.move_on_after(seconds):
             await self.exited.wait()
         return self.exited.is_set()
+
+
+def _discard(_: bytes) -> None: ...
 
 
 def describe_exit(code: int | None) -> str:

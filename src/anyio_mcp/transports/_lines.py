@@ -11,12 +11,14 @@ from typing import Final, TypeAlias, final
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError
-from anyio_mcp.transports._attribution import HEAD_BYTES, TAIL_BYTES, answered_request
+from anyio_mcp.transports._attribution import HEAD_BYTES, TAIL_BYTES, answered_request, ends_of
 from anyio_mcp.transports._reading import Received, read_messages
 from anyio_mcp.transports.base import RequestFault, Violation
 
 _BOM: Final = b"\xef\xbb\xbf"
 _DETAIL: Final = 200
+_OPENINGS: Final = frozenset(b"{[\xef")
+"""What a message begins with; the last is the first byte of a byte order mark."""
 
 
 @final
@@ -88,7 +90,7 @@ class LineFramer:
         if line.endswith(b"\r"):
             del line[-1:]
         if len(line) > self._limit:
-            return [Oversized(bytes(line[:HEAD_BYTES]), bytes(line[-TAIL_BYTES:]))]
+            return [Oversized(*ends_of(line))]
         if at_start and line.startswith(_BOM):
             del line[: len(_BOM)]
         return [line] if line and not line.isspace() else []
@@ -97,6 +99,10 @@ class LineFramer:
 def read_line(line: Line, limits: Limits) -> list[Received]:
     """What one line means: a message or those of a batch, or what is wrong with it."""
     if not isinstance(line, Oversized):
+        beginning = line[:_DETAIL].lstrip()
+        if beginning and beginning[0] not in _OPENINGS:
+            # No parser has to find that out, a hundred thousand times.
+            return [Violation(f"a line that is no JSON object: {bytes(beginning[:100])!r}"[:_DETAIL])]
         return [
             Violation(f"{item.detail[:100]}: {bytes(line[:100])!r}"[:_DETAIL])
             if isinstance(item, Violation)

@@ -5,6 +5,8 @@ Starting and ending the process is not its business (`_child.py`, `stdio.py`).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, final
 
 import anyio
@@ -12,12 +14,16 @@ import anyio.lowlevel
 from anyio.abc import ObjectReceiveStream
 from mcp.types import JSONRPCRequest, RequestId
 
+from anyio_mcp._text import BoundedLog
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import LossReason, RequestFailedError, SessionLostError, fresh
+from anyio_mcp.transports._attribution import answered_request, ends_of
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._child import END_OF_PIPE, ChildProcess
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._lines import Line, LineFramer, Oversized, read_line
 from anyio_mcp.transports._messages import encode_message
+from anyio_mcp.transports._reading import Received
 from anyio_mcp.transports.base import (
     Connection,
     ConnectionLost,
@@ -46,6 +52,9 @@ descendant that writes without end must not delay the news."""
 STRAY_LINES: Final = 5
 """How many of the first lines on stdout that are no messages are kept for errors."""
 
+_LINES_A_STEP: Final = 500
+"""Lines that are read before others have a turn."""
+
 _STRAY_BYTES: Final = 500
 
 
@@ -54,6 +63,7 @@ class PipeConnection(Connection):
     """One connection. The task that reads decides its end, so that the news of it comes last."""
 
     __slots__ = (
+        "_bugs",
         "_child",
         "_ended",
         "_inbox",
@@ -72,6 +82,7 @@ class PipeConnection(Connection):
         self._child = child
         self._limits = limits
         self._inbox = Inbox()
+        self._bugs = BoundedLog()
         # Full: what follows is counted as violations and otherwise left out.
         self._stray: list[str] = []
         self._last_traffic = self._waiting_since = anyio.current_time()
@@ -136,27 +147,76 @@ class PipeConnection(Connection):
         await self._child.watch()
         self._suspect(self._child.farewell, "exited")
 
+    async def contain(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the connection. A bug in it is logged and loses the connection, not the group."""
+        try:
+            await work()
+        except Exception as error:
+            fault = contained(error, "the server")
+            await self._break_off(SessionLostError(str(fault), reason="violation", cause=error))
+
+    async def _break_off(self, error: SessionLostError) -> None:
+        try:
+            self._end(error)
+            if self._reading is not None:
+                self._reading.cancel()
+            await self._inbox.put_last(ConnectionLost(error))
+        except Exception as bug:
+            contained(bug, "the server")
+            # Without a last item, the end of `incoming` is the end of the session.
+            self._inbox.finish()
+
     async def read(self) -> None:
         """Read stdout to its end: while the connection lives to hand it on, then to discard it, or a
         server that wants to exit would wait for its output to be read."""
+        await self.contain(self._read)
+        await self.contain(self._discard)
+
+    async def _read(self) -> None:
         framer = LineFramer(self._limits.max_message_bytes)
         while (chunk := await self._receive()) is not None:
             await self._hand_on(framer.feed(chunk))
         await self._hand_on(framer.finish())
         if self._ended is None:
             await self._lose()
-        try:
+
+    async def _discard(self) -> None:
+        with suppress(*END_OF_PIPE):
             while True:
                 await self._child.stdout.receive(CHUNK_BYTES)
-        except END_OF_PIPE:
-            return
 
     async def _hand_on(self, lines: list[Line]) -> None:
-        for line in lines:
-            for item in read_line(line, self._limits):
-                if isinstance(item, Violation) and len(self._stray) < STRAY_LINES:
+        # What is no message costs the server nothing: beyond the first ones, those of one chunk are one item.
+        unread: Violation | None = None
+        for number, line in enumerate(lines):
+            if number % _LINES_A_STEP == _LINES_A_STEP - 1:
+                await anyio.lowlevel.checkpoint()
+            for item in self._read_line(line):
+                if not isinstance(item, Violation):
+                    if unread is not None:
+                        await self._inbox.put(unread)
+                        unread = None
+                    await self._inbox.put(item, len(line) if isinstance(line, bytearray) else 0)
+                elif len(self._stray) < STRAY_LINES:
                     self._stray.append(_beginning(line))
-                await self._inbox.put(item, len(line) if isinstance(line, bytearray) else 0)
+                    await self._inbox.put(item)
+                else:
+                    unread = item if unread is None else Violation(unread.detail, unread.count + 1)
+        if unread is not None:
+            await self._inbox.put(unread)
+
+    def _read_line(self, line: Line) -> list[Received]:
+        try:
+            return read_line(line, self._limits)
+        except Exception as error:
+            fault = contained(error, "the server", log=self._bugs)
+        request_id: RequestId | None = None
+        with suppress(
+            Exception
+        ):  # what is broken above may be broken here: then nobody knows whose line it was
+            head, tail = (line.head, line.tail) if isinstance(line, Oversized) else ends_of(line)
+            request_id = answered_request(head, tail)
+        return [Violation(str(fault)) if request_id is None else RequestFault(request_id, fault)]
 
     def close(self) -> None:
         """Nothing is handed on any more. Does not wait."""

@@ -27,7 +27,7 @@ from pydantic_core import from_json, to_json
 
 from anyio_mcp.config import Limits
 from anyio_mcp.errors import RequestFailedError
-from anyio_mcp.transports._attribution import HEAD_BYTES, TAIL_BYTES, answered_request, as_request_id
+from anyio_mcp.transports._attribution import answered_request, as_request_id, ends_of
 from anyio_mcp.transports._values import holds_more_values
 from anyio_mcp.transports.base import RequestFault, Violation
 
@@ -247,7 +247,7 @@ def _mended_answer(data: bytes | bytearray) -> Any:
 def _unparsed(
     data: bytes | bytearray, what: str, reason: Any, answer: object = None
 ) -> RequestFault | Violation:
-    request_id = answered_request(bytes(data[:HEAD_BYTES]), bytes(data[-TAIL_BYTES:]))
+    request_id = answered_request(*ends_of(data))
     if request_id is None:
         return Violation(f"a message that {what}")
     return RequestFault(request_id, RequestFailedError(f"the answer {what}", reason=reason, result=answer))

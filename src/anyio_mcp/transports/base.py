@@ -71,6 +71,8 @@ class Violation:
     """Something arrived that is no JSON-RPC message. Counted; nobody's call fails for it."""
 
     detail: str
+    count: int = 1
+    """How many of its kind came one after the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final, Literal, cast, final
@@ -22,6 +23,7 @@ from mcp.client.stdio import get_default_environment
 from anyio_mcp._text import printable
 from anyio_mcp.config import Limits, Timeouts
 from anyio_mcp.errors import ConnectError
+from anyio_mcp.transports._boundary import contained
 from anyio_mcp.transports._child import ChildProcess
 from anyio_mcp.transports._pipe import LAST_WORDS_SECONDS, PipeConnection
 from anyio_mcp.transports.base import Connection, Transport
@@ -140,14 +142,14 @@ class _Life:
             child = await self._start()
             if child is None:
                 return
+            # No await before `try`: pierced in between, nobody would end the process.
+            connection = self._outcome = PipeConnection(child, self._limits)
+            self.started.set()
             try:
-                # No await before this: pierced in between, nobody would end the process.
-                connection = self._outcome = PipeConnection(child, self._limits)
-                self.started.set()
                 await self._keep(child, connection)
             finally:
                 # Also when `_keep` was pierced: a loop that shuts down cancels every task of it.
-                await child.release()
+                await connection.contain(child.release)
 
     async def _start(self) -> ChildProcess | None:
         transport = self._transport
@@ -162,18 +164,24 @@ class _Life:
             cause = _without_secrets(error)
             text = f"could not start {transport.describe}: {cause}"
             self._outcome = ConnectError(text, cause=cause)
-            self.started.set()
-            return None
+        except Exception as error:
+            fault = contained(error, transport.describe).with_traceback(None)
+            self._outcome = ConnectError(f"could not start {transport.describe}: {fault}", cause=fault)
+        self.started.set()
+        return None
 
     async def _keep(self, child: ChildProcess, connection: PipeConnection) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.watch_exit, name="anyio_mcp stdio exit")
-                tasks.start_soon(child.read_stderr, name="anyio_mcp stdio stderr")
-                tasks.start_soon(connection.read, name="anyio_mcp stdio stdout")
+                for work, name in (
+                    (connection.watch_exit, "exit"),
+                    (child.read_stderr, "stderr"),
+                    (connection.read, "stdout"),
+                ):
+                    tasks.start_soon(connection.contain, work, name=f"anyio_mcp stdio {name}")
                 await self.leaving.wait()
                 connection.close()
-                await child.end(self._timeouts.close_seconds)
+                await connection.contain(partial(child.end, self._timeouts.close_seconds))
                 # The pipes end with the group, unless a descendant that left it holds them.
                 tasks.cancel_scope.deadline = anyio.current_time() + LAST_WORDS_SECONDS
         finally:
