@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mcp.types import Tool
 
-from anyio_mcp._session.header_annotations import MAX_ANNOTATED_VALUES, lightened
+from anyio_mcp._session.header_annotations import MAX_ANNOTATED_VALUES, annotated
 from tests.verbs.servers import MODERN, Scripted, connected
 
 pytestmark = pytest.mark.anyio
@@ -19,19 +19,32 @@ def tool(name: str, **properties: Any) -> Tool:
     return Tool(name=name, input_schema={"type": "object", "properties": properties})
 
 
-async def test_only_schemas_with_annotations_are_kept_to_be_searched() -> None:
-    plain, annotated = tool("plain", a={"type": "string"}), tool("annotated", region=REGION)
+async def test_only_schemas_with_annotations_are_searched() -> None:
+    plain, marked = tool("plain", a={"type": "string"}), tool("marked", region=REGION)
     deep = tool("deep", a={"allOf": [{"items": REGION}]})
-    (_, first), (_, second), (_, third) = await lightened([plain, annotated, deep])
-    assert first.input_schema == {"type": "object"}
-    assert (second, third) == (annotated, deep)
-    assert plain.input_schema["properties"], "the tool itself stays as it was"
+    tools, parts = await annotated([plain, marked, deep])
+    assert tools == [plain, marked, deep]
+    assert parts == [[marked, deep]]
+
+
+async def test_a_tool_that_has_lost_its_annotations_is_shown_without_any() -> None:
+    tools, ((shown,),) = await annotated([tool("plain", a={"type": "string"})], {"plain"})
+    assert shown.input_schema == {"type": "object"}
+    assert tools[0].input_schema["properties"], "the tool itself stays as it was"
+
+
+async def test_many_annotations_are_searched_in_parts() -> None:
+    many: dict[str, Any] = {f"p{n}": {} for n in range(MAX_ANNOTATED_VALUES // 2)}
+    given = [tool(str(number), region=REGION, **many) for number in range(5)]
+    tools, parts = await annotated(given)
+    assert tools == given
+    assert [len(part) for part in parts] == [1] * 5
 
 
 async def test_a_tool_with_annotations_in_a_huge_schema_is_left_out() -> None:
     many: dict[str, Any] = {f"p{n}": {} for n in range(MAX_ANNOTATED_VALUES)}
-    found = await lightened([tool("huge", **many), tool("both", region=REGION, **many)])
-    assert [each.name for each, _ in found] == ["huge"]
+    found, _ = await annotated([tool("huge", **many), tool("both", region=REGION, **many)])
+    assert [each.name for each in found] == ["huge"]
 
 
 async def test_a_listing_gives_whole_tools_without_those_whose_annotations_are_not_valid() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
 import pytest
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
@@ -21,8 +22,11 @@ from mcp.types import (
     Tool,
 )
 
+from anyio_mcp import Client
 from anyio_mcp.errors import RequestFailedError
-from tests.verbs.servers import Era, Log, connected
+from anyio_mcp.testing import ScriptedPeer
+from tests.lag.plugin import ORDINARY, check
+from tests.verbs.servers import BOUND, Era, Log, connected
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +177,16 @@ async def test_a_server_without_the_listing_says_so(kind: Kind, era: Era) -> Non
         with pytest.raises(MCPError) as caught:
             await getattr(client, kind.verb)()
     assert caught.value.code == -32601
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_list_of_20_000_tools_is_read_in_short_steps(era: Any) -> None:
+    peer = ScriptedPeer(era=era)
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    tools = [{"name": str(number), "description": "x", "inputSchema": schema} for number in range(20_000)]
+    peer.on("tools/list", {"tools": tools})
+    with anyio.fail_after(BOUND):
+        async with Client(peer.transport) as client:
+            assert len(await client.list_tools()) == 20_000
+    check(ORDINARY)

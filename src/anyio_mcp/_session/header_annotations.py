@@ -7,6 +7,7 @@ Knows nothing of what an annotation means.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final, cast
 
 import anyio.lowlevel
@@ -27,26 +28,36 @@ _AT_A_TIME: Final = 20_000
 """JSON values that are looked at between two checkpoints, and those of one schema."""
 
 
-async def lightened(tools: list[Tool]) -> list[tuple[Tool, Tool]]:
-    """Each tool, and what to search in its place: without its input schema where nothing is to be found."""
-    found: list[tuple[Tool, Tool]] = []
-    visited = 0
+async def annotated(tools: list[Tool], known: Container[str] = ()) -> tuple[list[Tool], list[list[Tool]]]:
+    """Those of `tools` that can be called, and those of them that have to be searched, in parts of which
+    each is searched in one piece: the ones with annotations and, without a schema, the ones that are `known`
+    to have had some."""
+    found: list[Tool] = []
+    parts: list[list[Tool]] = [[]]
+    visited = in_part = 0
     for tool in tools:
         is_annotated, values = _search(tool.input_schema)
         visited += values
-        if not is_annotated:
-            found.append((tool, tool.model_copy(update={"input_schema": {"type": "object"}})))
-        elif count_values(tool.input_schema, MAX_ANNOTATED_VALUES) <= MAX_ANNOTATED_VALUES:
-            found.append((tool, tool))
-            visited += 50 * values
-        else:
-            logger.warning(
-                "tool %r is left out: its input schema with annotations is too large", tool.name[:100]
-            )
+        if not is_annotated and tool.name in known:
+            parts[-1].append(tool.model_copy(update={"input_schema": {"type": "object"}}))
+        elif is_annotated:
+            values = count_values(tool.input_schema, MAX_ANNOTATED_VALUES)
+            visited += values
+            if values > MAX_ANNOTATED_VALUES:
+                logger.warning(
+                    "tool %r is left out: its input schema with annotations is too large", tool.name[:100]
+                )
+                continue
+            if in_part + values > MAX_ANNOTATED_VALUES:
+                parts.append([])
+                in_part = 0
+            parts[-1].append(tool)
+            in_part += values
+        found.append(tool)
         if visited > _AT_A_TIME:
             visited = 0
             await anyio.lowlevel.checkpoint()
-    return found
+    return found, parts
 
 
 def _search(schema: Any) -> tuple[bool, int]:

@@ -44,7 +44,7 @@ from anyio_mcp._session.checking import ResultChecker
 from anyio_mcp._session.dispatcher import SessionDispatcher
 from anyio_mcp._session.errands import Errands
 from anyio_mcp._session.extensions import Extensions
-from anyio_mcp._session.header_annotations import lightened
+from anyio_mcp._session.header_annotations import annotated
 from anyio_mcp._session.negotiation import KnownServer, negotiate
 from anyio_mcp._session.reading import Answer, LenientDispatcher, current_answer, read_result
 from anyio_mcp._session.responses import ResponseCache
@@ -118,6 +118,8 @@ class TypedSession(ClientSession):
                 "notifications/resources/updated": self._on_resource_updated,
             }
         )
+        self._annotated: set[str] = set()
+        """Names of the tools whose annotations the SDK's session knows, or has known."""
         self._negotiating: anyio.Event | None = None
         self._known_server = known_server
         self.is_probing = False
@@ -199,14 +201,22 @@ class TypedSession(ClientSession):
         page = _served.get()
         if page is None:
             page = await self.send_request(ListToolsRequest(params=params), ListToolsResult)
-        tools = await lightened(page.tools)
-        token = _served.set(page.model_copy(update={"tools": [light for _, light in tools]}))
-        try:
-            searched = await super().list_tools(params=params)
-        finally:
-            _served.reset(token)
-        kept = {id(light) for light in searched.tools}
-        page.tools = [tool for tool, light in tools if id(light) in kept]
+        tools, parts = await annotated(page.tools, self._annotated)
+        refused: set[int] = set()
+        for place, part in enumerate(parts):
+            # Of a tool that it is not shown, the SDK's session knows no annotations, which is right. The
+            # first part is all there is to it, and has it forget the others; what follows is added.
+            more = page.next_cursor if place == 0 else "more"
+            token = _served.set(page.model_copy(update={"tools": part, "next_cursor": more}))
+            try:
+                searched = await super().list_tools(params=params)
+            finally:
+                _served.reset(token)
+            kept = {id(tool) for tool in searched.tools}
+            refused |= {id(tool) for tool in part if id(tool) not in kept}
+            self._annotated |= {tool.name for tool in part}
+            await anyio.lowlevel.checkpoint()
+        page.tools = [tool for tool in tools if id(tool) not in refused]
         return page
 
     @property
