@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
+from anyio_mcp._text import printable
 from anyio_mcp.transports._url import DEFAULT_PORTS
 from anyio_mcp.transports.base import Transport
 
@@ -34,7 +35,7 @@ _BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 30
 _NAMED: Final = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
 MAX_URI: Final = 2048
-"""Characters of a URI on a span."""
+"""Characters of a URI, or of a name, on a span."""
 
 _trace_context = TraceContextTextMapPropagator()
 MAX_NAMES: Final = 1000
@@ -134,13 +135,17 @@ def operation(
     # URIs are as many as there are resources: too many for a metric, or for the name of a span.
     named = target is not None and method in _NAMED
     if target is not None and method in _NAMED:
+        # A server chose the name, as a rule, and whoever lists spans sees it on a terminal.
+        target = printable(target, MAX_URI)
         measurement.attributes[_NAMED[method]] = _bounded(target)
     started = time.perf_counter()
     try:
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             yield measurement
         else:
-            extra = {} if target is None or named else {"mcp.resource.uri": _without_secrets(target)}
+            extra = (
+                {} if target is None or named else {"mcp.resource.uri": printable(_without_secrets(target))}
+            )
             yield from _in_span(f"{method} {target}" if named else method, measurement, extra)
     except BaseException as error:
         measurement.error = _error_attributes(error)

@@ -491,3 +491,21 @@ async def test_without_an_sdk_there_is_no_span_and_no_trace_context(monkeypatch:
             with pytest.raises(MCPError):
                 await client.call_tool("refused")
     assert all("traceparent" not in meta for _, meta in metas.seen)
+
+
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read", "resources/subscribe"])
+def test_nothing_of_a_span_or_a_metric_acts_on_a_terminal(recorded: Recorded, method: str) -> None:
+    evil = "a://b/\x1b]0;pwned\x07\x9b2J\u202e\u2066\u200b\u2028\ud800\x00\r\nforged"
+    with recorded.telemetry.operation(method, evil, {}):
+        pass
+    span = recorded.span()
+    (point,) = recorded.points()
+    texts = [span.name, *map(str, dict(span.attributes or {}).values()), *map(str, point.attributes.values())]
+    assert all(text.isprintable() for text in texts)
+    assert any(r"a://b/\x1b]0;pwned\x07\x9b2J\u202e" in text for text in texts)
+
+
+def test_the_name_of_a_span_is_bounded(recorded: Recorded) -> None:
+    with recorded.telemetry.operation("tools/call", "x" * 1_000_000, {}):
+        pass
+    assert len(recorded.span().name) < 3000
