@@ -23,6 +23,7 @@ from anyio_mcp.transports._child import ChildProcess, StderrTail
 from anyio_mcp.transports._inbox import Inbox
 from anyio_mcp.transports._pipe import PipeConnection
 from anyio_mcp.transports._process import PosixProcess
+from tests.leaks import locals_behind
 from tests.traps import Trap, named
 
 pytestmark = pytest.mark.anyio
@@ -47,8 +48,8 @@ for line in sys.stdin:
 """
 
 
-def client_of(task_group: anyio.abc.TaskGroup) -> Client:
-    transport = StdioTransport(sys.executable, ["-c", SERVER])
+def client_of(task_group: anyio.abc.TaskGroup, env: dict[str, str] | None = None) -> Client:
+    transport = StdioTransport(sys.executable, ["-c", SERVER], env=env)
     return Client(transport, task_group=task_group, mode="legacy", timeouts=Timeouts(call=5, close=1))
 
 
@@ -177,9 +178,10 @@ async def test_a_bug_in_starting_a_child_is_why_it_could_not_be_started(
     trap.set(monkeypatch, _child, "start_process")
     with anyio.fail_after(20):
         async with anyio.create_task_group() as mine:
-            client = client_of(mine)
-            with pytest.raises(ConnectError, match="a bug"):
+            client = client_of(mine, env={"TOKEN": "s3cret"})
+            with pytest.raises(ConnectError, match="a bug") as caught:
                 await client.__aenter__()
+            assert "s3cret" not in locals_behind(caught.value)
             async with client:
                 assert (await client.call_tool("t", {})).content[0].text == "hi"
     assert "a bug, please report it" in caplog.text

@@ -62,7 +62,7 @@ class StderrTail:
     def feed(self, data: bytes) -> None:
         """Take what was read. The work is bounded whatever is in it: of many lines only the first and the
         last are looked at."""
-        skipped = data.count(b"\n") - 2 * _LINES_A_SIDE
+        skipped = data.count(b"\n") - 2 * _LINES_A_SIDE + 1
         if skipped <= 0:
             self._take(data.split(b"\n"))
             return

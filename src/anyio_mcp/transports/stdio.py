@@ -165,7 +165,8 @@ class _Life:
             text = f"could not start {transport.describe}: {cause}"
             self._outcome = ConnectError(text, cause=cause)
         except Exception as error:
-            fault = contained(error, transport.describe).with_traceback(None)
+            fault = contained(error, transport.describe)
+            error.with_traceback(None)  # its frames hold the arguments and the environment as well
             self._outcome = ConnectError(f"could not start {transport.describe}: {fault}", cause=fault)
         self.started.set()
         return None
