@@ -865,6 +865,37 @@ for _trigger, _phase in (("begin", "connecting"), ("call", "in flight"), ("end",
         within=AT_ONCE + CLOSE,
     )
 
+for _fault, _text, _times in (
+    ("floods its stderr without a line feed", "word ", 600_000),
+    ("floods its stderr with what is no UTF-8", "\xff\xfe\x80\n", 500_000),
+    ("floods its stderr with blank lines", "\n", 1_000_000),
+    ("floods its stderr with what acts on a terminal", "\x1b[2J\x9b\x00\r\n", 200_000),
+):
+    for _trigger, _phase in (("begin", "connecting"), ("call", "in flight")):
+        add(
+            _fault,
+            _phase,
+            nothing_happens(),
+            Script(fault="says_on_stderr", arguments=(_text, _times), trigger=_trigger),
+            within=AT_ONCE,
+        )
+add(
+    "says why it is not ready",
+    "connecting",
+    Outcome(
+        raises=DeadlineExceededError,
+        attributes={
+            "phase": "connect",
+            "stderr_tail": ("sign in first",),
+            "stray_lines": ("listening on port 3333",),
+            "args": lambda args: "sign in first" in args[0],
+        },
+        survives=False,
+    ),
+    Script(fault="says_why_and_is_silent", trigger="begin", connect=1.5),
+    within=1.5 + AT_ONCE + CLOSE,
+)
+
 # What does not want to end
 
 for _fault, _name, _arguments, _trigger in (

@@ -213,6 +213,19 @@ def floods_stderr(request, size):
     answer(request)
 
 
+def says_on_stderr(request, text, times):
+    data = text.encode("latin-1") * times
+    while data:
+        data = data[os.write(2, data) :]
+    answer(request)
+
+
+def says_why_and_is_silent(request):
+    os.write(2, b"sign in first\n")
+    faulty.write(b"listening on port 3333\n")
+    is_silent(request)
+
+
 def floods_stdout(request):
     while True:
         faulty.note("notifications/message", **LOG)
