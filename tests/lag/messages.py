@@ -84,6 +84,9 @@ ANSWERS: Final[dict[str, Callable[[int], bytes]]] = {
 }
 """The text of one answer of at most so many bytes."""
 
+NAMELESS: Final = frozenset(("no JSON", "bytes that are no text", "a batch"))
+"""Those that do not say which request they answer: over a stream, its call ends by its deadline."""
+
 LOG: Final = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":%s}}'
 
 FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
