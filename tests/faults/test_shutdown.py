@@ -250,16 +250,17 @@ async def test_an_interpreter_that_shuts_down_does_not_wait_for_a_session_in_a_t
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("deadly", [signal.SIGTERM, signal.SIGHUP])
 @both_media
 @guarded
 async def test_a_program_that_is_terminated_takes_its_server_along(
-    anyio_backend: str, medium: Medium, tmp_path: Path
+    anyio_backend: str, medium: Medium, deadly: signal.Signals, tmp_path: Path
 ) -> None:
     """Nothing of the program runs any more; its server's input ends with it."""
     async with program(tmp_path, anyio_backend, medium) as running:
         await running.calling()
-        running.process.terminate()
-        assert await running.ended() == (-signal.SIGTERM, "")
+        running.process.send_signal(deadly)
+        assert await running.ended() == (-deadly, "")
     assert medium == "http" or pids(tmp_path)
 
 
