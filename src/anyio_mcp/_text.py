@@ -116,6 +116,9 @@ class _PrintableRecords(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(_shown(each) for each in record.args)
+        elif record.args:
+            # A mapping that is the only argument stands for its members (logging.LogRecord).
+            record.args = {name: _shown(each) for name, each in record.args.items()}
         if isinstance(record.exc_info, tuple) and not record.exc_text:
             # Formatters take this text and format no traceback of their own: it quotes what was raised.
             text = _TRACEBACKS.formatException(record.exc_info)

@@ -183,6 +183,8 @@ def _without_secrets(uri: str) -> str:
     head = uri[:MAX_URI].partition("?")[0].partition("#")[0]
     scheme, separator, rest = head.partition("://")
     authority, slash, path = rest.partition("/")
+    if not slash and len(uri) > MAX_URI:
+        authority = ""  # its user info may not end within what is looked at
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 

@@ -460,6 +460,8 @@ def test_the_baggage_of_the_process_is_not_sent_to_servers(recorded: Recorded) -
         ("file:///tmp/a@b.txt", "file:///tmp/a@b.txt"),
         ("memo:x?hush", "memo:x"),
         ("memo://x#hush?hush", "memo://x"),
+        (f"https://{'hush' * 1000}@host/a", "https://"),
+        (f"https://host/{'a' * 4000}?hush", f"https://host/{'a' * 2035}"),
     ],
 )
 def test_a_uri_on_a_span_has_no_user_info_and_no_query(recorded: Recorded, uri: str, shown: str) -> None:

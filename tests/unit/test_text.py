@@ -143,7 +143,9 @@ def test_a_record_is_one_line_that_does_nothing(lines: list[str]) -> None:
     for value in (EVIL, RuntimeError(EVIL), Odd()):
         logger.warning("the server said: %s", value)
     logger.warning("%d of %g %r", 1, 2.5, EVIL)
-    assert lines == [*[f"WARNING the server said: {SHOWN}"] * 3, f"WARNING 1 of 2.5 {EVIL!r}"]
+    logger.warning("the server said: %(what)s", {"what": EVIL})
+    said = f"WARNING the server said: {SHOWN}"
+    assert lines == [*[said] * 3, f"WARNING 1 of 2.5 {EVIL!r}", said]
 
 
 def test_a_record_with_a_traceback_quotes_nothing_that_acts(lines: list[str]) -> None:
