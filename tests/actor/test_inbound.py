@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -179,6 +180,23 @@ async def test_a_handler_that_raises_answers_with_an_error_and_harms_nothing() -
         assert isinstance(answer, JSONRPCError)
         assert answer.error.code == -32602
         assert await client.ping()
+
+
+@in_time
+async def test_a_handler_that_lets_a_foreign_cancellation_escape_costs_at_most_the_session() -> None:
+    peer = ScriptedPeer(era="legacy")
+    peer.on("tools/call", lambda request: {"content": []})
+
+    async def sample(*_: object) -> str:
+        # On asyncio that is what a future raises which somebody has cancelled. On trio it cannot be made.
+        raise anyio.get_cancelled_exc_class()("not of this task")
+
+    async with Client(peer.transport, sampling_handler=sample) as client:
+        peer.ask("sampling/createMessage", sampling())
+        await passes(1)
+        with suppress(SessionLostError):
+            await client.call_tool("echo", timeout=5)
+        assert (await client.call_tool("echo", timeout=5)).content == []
 
 
 @in_time

@@ -173,7 +173,7 @@ async def test_many_exchanges_under_way_are_waited_for_and_not_broken() -> None:
     ("error", "unsent"),
     [
         (httpx2.LocalProtocolError("Max outbound streams is 100, 100 open"), True),
-        (httpx2.WriteError("broken"), True),
+        (httpx2.WriteError("broken"), False),
         (httpx2.LocalProtocolError("bad header"), False),
         (httpx2.ReadError("broken"), False),
         (httpx2.RemoteProtocolError("Server disconnected"), False),
@@ -186,6 +186,21 @@ async def test_only_what_was_not_sent_completely_is_sent_again(error: Exception,
     with anyio.fail_after(5):
         await use.enter()
         assert await use.is_unsent(error) is unsent
+
+
+async def test_what_broke_before_its_body_was_written_is_sent_again_and_nothing_that_broke_later() -> None:
+    streams = Http2Streams()
+    streams.heard(answer(_Network()))
+    use = StreamUse(streams, QUICK)
+    with anyio.fail_after(5):
+        await use.enter()
+        request = httpx2.Request("POST", "http://127.0.0.1/mcp", content=b"{}")
+        use.watch(request)
+        assert request.content == b"{}"
+        assert await anext(aiter(request.stream)) == b"{}"
+        assert await use.is_unsent(httpx2.WriteError("broken"))
+        assert [piece async for piece in request.stream] == [b"{}"]
+        assert not await use.is_unsent(httpx2.WriteError("broken"))
 
 
 async def test_nothing_is_sent_again_over_http_1() -> None:

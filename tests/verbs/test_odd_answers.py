@@ -142,7 +142,7 @@ async def test_the_other_lists_keep_what_they_can_as_well(era: str) -> None:
             assert [each.name for each in second.arguments or []] == ["x"]
 
 
-@pytest.mark.parametrize("cursor", ["", None, [], {}, False])
+@pytest.mark.parametrize("cursor", ["", None, [], {}, False, 0, -1])
 async def test_a_cursor_that_is_none_ends_a_listing_of_the_older_era(cursor: Any) -> None:
     peer = answering("tools/list", {"tools": [GOOD], "nextCursor": cursor}, "legacy")
     assert len(await ask(peer, lambda client: client.list_tools())) == 1

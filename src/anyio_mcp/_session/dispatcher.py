@@ -405,6 +405,9 @@ class SessionDispatcher(Dispatcher[TransportContext]):
                 self.errands.run_in(None)
                 receiver.take_notifications_at_hand(self._connection.incoming)
                 self.notifications.close()
+        # On asyncio a handler that lets a cancellation of its own escape cancels the tasks of the group:
+        # nobody would read any more, and nobody would know.
+        self._end(SessionLostError("a handler has cancelled the tasks of the session", reason="closed"))
 
     async def _write(self) -> None:
         # The reader stays open until the session is over: closed when this task is cancelled, it would

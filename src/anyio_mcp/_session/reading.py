@@ -261,16 +261,16 @@ async def _take(
 
 
 def _read_cursor(answer: Answer, known: dict[str, Any], *, is_modern: bool) -> None:
-    """Some servers have numbers for cursors. In the modern era an empty one is one, by the letter of the
-    specification."""
+    """Some servers have numbers for cursors, and 0 or -1 for none. In the modern era an empty text is one, by
+    the letter of the specification."""
     cursor: object = known["nextCursor"]
     if isinstance(cursor, str) and (cursor or is_modern):
         return
-    if text := _text(cursor):
+    if isinstance(cursor, int | float) and cursor > 0 and (text := _text(cursor)):
         known["nextCursor"] = text
     else:
         del known["nextCursor"]
-    if cursor not in ("", [], {}, False):
+    if cursor and cursor != -1:
         answer.note("'nextCursor'")
 
 

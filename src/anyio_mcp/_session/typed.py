@@ -216,6 +216,9 @@ class TypedSession(ClientSession):
             refused |= {id(tool) for tool in part if id(tool) not in kept}
             self._annotated |= {tool.name for tool in part}
             await anyio.lowlevel.checkpoint()
+        if page.next_cursor is None and (params is None or params.cursor is None):
+            # All there is: what the server does not list any more is known by nobody.
+            self._annotated = {tool.name for part in parts for tool in part}
         page.tools = [tool for tool in tools if id(tool) not in refused]
         return page
 

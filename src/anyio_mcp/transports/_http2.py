@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
 from weakref import WeakKeyDictionary
@@ -150,12 +150,35 @@ class Http2Streams:
 
 
 @final
+class _WatchedBody(httpx2.AsyncByteStream):
+    """The body of a request, in one piece. It knows whether that has been written: its sender asks for what
+    comes next only then, and ends the request behind it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._is_taken = False
+        self.is_complete = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._is_taken = self.is_complete = False
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_taken:
+            self.is_complete = True
+            raise StopAsyncIteration
+        self._is_taken = True
+        return self._content
+
+
+@final
 class StreamUse:
     """One exchange, from before it is sent to its end."""
 
-    __slots__ = ("_generation", "_inside", "_policy", "_streams", "over")
+    __slots__ = ("_body", "_generation", "_inside", "_policy", "_streams", "over")
 
     def __init__(self, streams: Http2Streams, policy: HttpPolicy) -> None:
+        self._body: _WatchedBody | None = None
         self._streams = streams
         self._policy = policy
         self._inside = False
@@ -208,18 +231,29 @@ class StreamUse:
             await done.wait()
         written.shield = False
 
+    def watch(self, request: Any) -> None:
+        """See how much of `request` is taken to be sent."""
+        self._body = None
+        if (
+            self._streams.spoken
+            and request.method == "POST"
+            and isinstance(request.stream, httpx2.ByteStream)
+        ):
+            request.stream = self._body = _WatchedBody(request.content)
+
     async def is_unsent(self, error: Exception) -> bool:
         """Whether a request failed by `error` before it was written completely, and can be written now.
 
-        So it is where a connection had no stream left, and where it broke while it was written to, as it does
-        when it was closed here, or when somebody was cancelled in the middle of a frame: of a request that is
-        not complete no server makes anything. Waits for room.
+        So it is where a connection had no stream left, and where it broke before the last of the body was
+        written, as it does when it was closed here, or when somebody was cancelled in the middle of a frame:
+        of a request that does not end no server makes anything. An error of writing alone does not say so,
+        for an HTTP client also writes while it waits for a response. Waits for room.
         """
         kind = type(error).__name__
         refused = _REFUSED.search(str(error)) if kind == "LocalProtocolError" else None
         if refused is not None:
             await self._streams.refused(self._policy, int(refused[1]))
-        elif kind != "WriteError" or not self._streams.spoken:
+        elif kind != "WriteError" or self._body is None or self._body.is_complete:
             return False
         self.over = True
         await self.leave()

@@ -304,8 +304,19 @@ class HttpRequester:
             request = self._client.build_request(
                 method, target, headers=headers, content=content, timeout=timeout, extensions=extensions
             )
-            async with use.writing():
-                return await self._client.send(request, stream=True, follow_redirects=False, **self._options)
+            use.watch(request)
+            response: httpx2.Response | None = None
+            try:
+                async with use.writing():
+                    response = await self._client.send(
+                        request, stream=True, follow_redirects=False, **self._options
+                    )
+            except BaseException:
+                # It came while a cancellation waited for the request to be written.
+                if response is not None:
+                    await self._release(response)
+                raise
+            return response
 
         async def send(timeout: Any) -> httpx2.Response:
             for _ in range(_UNSENT):

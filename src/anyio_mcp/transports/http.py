@@ -102,6 +102,7 @@ class HttpConnection(UrlConnection[RequestExchange]):
         if exchange is None:
             return self._session.modern
         exchange.scope.cancel()
+        self._settled.set()
         return exchange.stamp.modern
 
     async def open(self) -> None:

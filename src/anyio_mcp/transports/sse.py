@@ -147,6 +147,7 @@ class SseConnection(UrlConnection[RequestPost]):
         post = self._requests.pop(request_id, None)
         if post is not None:
             post.scope.cancel()
+            self._settled.set()
         return False
 
     async def farewell(self) -> None:
