@@ -78,16 +78,6 @@ async def test_a_call_is_answered_after_any_number_of_cancelled_ones(url: str) -
     assert not refused(lost)
 
 
-async def test_more_calls_than_a_connection_has_streams_are_cancelled_at_once(url: str) -> None:
-    lost: list[Exception] = []
-    with anyio.fail_after(20):
-        async with session(url) as (client, _):
-            for _ in range(2):
-                await give_up(client, 150, lost)
-            assert await is_served(client)
-    assert not refused(lost)
-
-
 @final
 class _Network:
     """Of a connection: whether it is closed."""
