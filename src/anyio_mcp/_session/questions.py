@@ -6,8 +6,8 @@ is about stays as it is, for the models to refuse: a question with half of its t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, cast, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast, get_args
 
 from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -27,6 +27,8 @@ from mcp.types.methods import (
 from pydantic import TypeAdapter, ValidationError
 
 from anyio_mcp._session.pruning import read_model, read_pruned
+
+_T = TypeVar("_T")
 
 _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _LOG: Final = "notifications/message"
@@ -132,7 +134,7 @@ def readable_input(method: str, version: str, raw: dict[str, Any]) -> dict[str, 
         InputRequiredResult.model_validate(item, by_name=False)
         return item
 
-    readable, _ = read_pruned(validate, known, whole=_WHOLE)
+    readable = _readable(validate, known)
     return raw if readable is None else readable
 
 
@@ -144,8 +146,18 @@ def read_question(raw: object) -> InputRequest | None:
     def validate(item: dict[str, Any]) -> InputRequest:
         return _QUESTION.validate_python(item, by_name=False)
 
-    question, _ = read_pruned(validate, _mended(cast("dict[str, Any]", raw)), whole=_WHOLE)
-    return question
+    return _readable(validate, _mended(cast("dict[str, Any]", raw)))
+
+
+def _readable(validate: Callable[[dict[str, Any]], _T], question: dict[str, Any]) -> _T | None:
+    """What `validate` makes of `question`, without what may be missing; None if that is no help."""
+    try:
+        return validate(question)
+    except ValidationError as error:
+        if error.error_count() > _MOST_ERRORS:
+            return None
+    found, _ = read_pruned(validate, question, whole=_WHOLE)
+    return found
 
 
 def _mended(question: dict[str, Any]) -> dict[str, Any]:
