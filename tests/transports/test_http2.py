@@ -13,6 +13,7 @@ import pytest
 
 from anyio_mcp import Client, MCPClientError, StreamableHttpTransport, Timeouts
 from anyio_mcp.transports._http2 import Http2Streams, StreamUse
+from anyio_mcp.transports._httpclient import HttpRequester
 from anyio_mcp.transports._policy import HttpPolicy
 from tests.faults.h2_server import h2_server
 from tests.faults.http_server import CERTIFICATE
@@ -191,6 +192,46 @@ async def test_what_broke_before_its_body_was_written_is_sent_again_and_nothing_
         assert await use.is_unsent(httpx2.WriteError("broken"))
         assert [piece async for piece in request.stream] == [b"{}"]
         assert not await use.is_unsent(httpx2.WriteError("broken"))
+
+
+class _Body(httpx2.AsyncByteStream):
+    """Of a response: whether it was closed."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        yield b""
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_response_that_comes_while_its_request_is_given_up_is_closed() -> None:
+    late = _Body()
+
+    class Late(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.method == "GET":
+                return httpx2.Response(200, extensions={"http_version": b"HTTP/2"})
+            await anyio.sleep(0.05)
+            return httpx2.Response(200, stream=late, extensions={"http_version": b"HTTP/2"})
+
+    async with httpx2.AsyncClient(transport=Late()) as http:
+        requester = HttpRequester(
+            http,
+            "http://127.0.0.1/mcp",
+            headers={},
+            auth=None,
+            timeout=httpx2.Timeout(5),
+            policy=HttpPolicy(),
+        )
+        with anyio.fail_after(5):
+            async with requester.open("GET", {}):
+                pass
+            with anyio.move_on_after(0.01):
+                async with requester.open("POST", {}, b"{}"):
+                    await anyio.sleep_forever()
+    assert late.closed
 
 
 async def test_nothing_is_sent_again_over_http_1() -> None:
